@@ -1,0 +1,1 @@
+"""Evaluation, section 5 of the report, and the report card."""

@@ -1,0 +1,1 @@
+"""Scaling laws for hyper-parameters, section 3.2 of the report: the sweep, the fits, the prediction."""

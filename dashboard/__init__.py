@@ -1,0 +1,1 @@
+"""Streamlit pages, which read through infra only."""

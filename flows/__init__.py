@@ -1,0 +1,1 @@
+"""Orchestration and nothing else: recipes, Prefect flows and tasks, the plan, the command line."""
