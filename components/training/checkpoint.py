@@ -1,7 +1,7 @@
 """Resumable training state on disk: written atomically, verified when read, the last two kept.
 
-A state is ``step-N.pt`` plus ``step-N.json`` with its sha256; the second file is written last, so a state that was
-being written when the process died does not exist.
+A state is ``step-N.pt`` plus ``step-N.json`` with its sha256; the second file is written last, so a state that
+was being written when the process died does not exist.
 """
 
 import hashlib

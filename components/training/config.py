@@ -8,7 +8,7 @@ from components.stage import StageConfig
 
 
 class TrainingConfig(StageConfig):
-    """AdamW with decoupled decay, a warm-up and a decaying schedule; defaults as published for SFT where it says."""
+    """AdamW with decoupled decay, a warm-up and a decaying schedule; defaults are the report's for SFT."""
 
     learning_rate: float = Field(7e-6, gt=0, description="peak learning rate")
     final_learning_rate_ratio: float = Field(0.1, ge=0, le=1, description="last learning rate / peak")

@@ -1,8 +1,8 @@
 """One training loop for every objective: language modelling, SFT, DPO, reward model, GRPO.
 
-What differs between the objectives is two functions: ``batch_at(step)``, a pure function of the seed, the step and
-(for GRPO) the current weights, and ``objective(model, batch)``. There is no loader state: a run that was killed
-resumes from its last checkpoint to bit-identical weights.
+What differs between the objectives is two functions: ``batch_at(step)``, a pure function of the seed, the step
+and (for GRPO) the current weights, and ``objective(model, batch)``. There is no loader state: a run that was
+killed resumes from its last checkpoint to bit-identical weights.
 """
 
 import json
@@ -36,9 +36,9 @@ def train(
     name: str = "training",
     optimizer: torch.optim.Optimizer | None = None,
 ) -> list[dict[str, float]]:
-    """Make ``steps`` updates of ``model`` in place and return the history, one point every ``log_every`` steps.
+    """Make ``steps`` updates of ``model`` in place; return the history, a point every ``log_every`` steps.
 
-    ``batch_at`` may return a list: micro-batches of equal weight whose gradients are accumulated. ``objective``
+    ``batch_at`` may return a list: micro-batches of equal weight whose gradients are accumulated. The objective
     returns a scalar loss (a mean) and metrics; the metric ``tokens`` is summed, the others are averaged.
     The history holds step, loss, learning_rate, grad_norm, tokens (so far) and the objective's metrics: nothing
     that depends on the clock, which goes to ``run.metrics``.
@@ -67,7 +67,7 @@ def train(
             window["grad_norm"].append(grad_norm)
             if not (math.isfinite(grad_norm) and math.isfinite(window["loss"][-1])):
                 raise StageError(
-                    f"{name}: loss {window['loss'][-1]} and gradient norm {grad_norm} at step {step} are not finite; "
+                    f"{name}: loss {window['loss'][-1]}, gradient norm {grad_norm} at step {step} are not finite; "
                     f"lower its learning_rate ({config.learning_rate:g}) or look at the batch of that step"
                 )
             learning_rate = learning_rate_at(step, steps, config)

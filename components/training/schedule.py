@@ -8,9 +8,9 @@ from components.training.config import TrainingConfig
 def learning_rate_at(step: int, steps: int, config: TrainingConfig) -> float:
     """Learning rate of update ``step`` (0-based) out of ``steps``.
 
-    Linear warm-up over ``warmup_ratio`` of the steps, then: ``cosine`` to ``final_learning_rate_ratio`` of the
-    peak, ``constant``, or ``wsd`` (warm-up, stable, decay: constant, then 1 - sqrt over the last ``decay_ratio``;
-    Hagele et al. 2024, arXiv 2405.18392).
+    Linear warm-up over ``warmup_ratio`` of the steps, then: ``cosine`` to ``final_learning_rate_ratio`` of
+    the peak, ``constant``, or ``wsd`` (warm-up, stable, decay: constant, then 1 - sqrt over the last
+    ``decay_ratio``; Hagele et al. 2024, arXiv 2405.18392).
     """
     warmup = max(1, round(config.warmup_ratio * steps))
     peak, floor = config.learning_rate, config.learning_rate * config.final_learning_rate_ratio
