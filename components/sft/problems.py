@@ -1,0 +1,124 @@
+"""What a verifiable task is made of: a problem, a verdict, a family, and the answer formats that families share."""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Message = dict[str, str]
+"""One turn: ``{"role": "user", "content": "..."}``."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with everything that is needed to judge an answer to it.
+
+    ``answer`` and ``meta`` are JSON-able. ``answer`` is what the verifier reads; ``meta`` holds facts about how
+    the problem was made, from which reference solutions and plausible mistakes are written.
+    """
+
+    family: str
+    messages: list[Message]
+    answer: Any
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class Verdict(NamedTuple):
+    """``format``: the response has the demanded form. ``correct``: the right content in that form."""
+
+    correct: bool
+    format: bool
+
+
+@dataclass(frozen=True)
+class Family:
+    """A task family as plain functions.
+
+    ``check(answer, response)`` judges; ``solve(problem, rng)`` writes a correct response, with a short chain of
+    thought where it helps; ``mistake(problem, rng)`` writes a well-formed response with wrong content.
+    """
+
+    name: str
+    domain: str
+    generate: Callable[[random.Random], Problem]
+    solve: Callable[[Problem, random.Random], str]
+    mistake: Callable[[Problem, random.Random], str]
+    check: Callable[[Any, str], Verdict]
+
+
+ANSWER_DEMANDS = (
+    "End with a line 'Answer: ' and the result.",
+    "Put the result on the last line after 'Answer: '.",
+    "The last line must be 'Answer: ' followed by the result.",
+    "Finish with 'Answer: ' and your result on a new line.",
+)
+
+_ANSWER_LINE = re.compile(r"Answer: (\S.*)")
+
+
+def final_answer(response: str) -> str | None:
+    """The text after ``Answer: `` on the last line, or None when the response lacks that form.
+
+    Exactly one answer line may occur, or a response could hedge with several.
+    """
+    lines = response.strip().split("\n")
+    match = _ANSWER_LINE.fullmatch(lines[-1].strip())
+    if match is None or response.count("Answer:") != 1:
+        return None
+    return match.group(1)
+
+
+def check_answer_line(expected: Any, response: str) -> Verdict:
+    """Verdict of the families whose answer is one exact text after ``Answer: ``."""
+    given = final_answer(response)
+    return Verdict(given == str(expected), given is not None)
+
+
+_PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_SAFE_EXPRESSION = re.compile(r"[-+*/(). \d\\{}$a-z]{1,32}")
+
+
+def same_number(expected: str, given: str) -> bool:
+    """Whether two texts denote the same number.
+
+    Plain numbers are compared at once; only other short expressions (``1/2``, ``\\frac{1}{2}``) go to
+    math-verify, which is about 1,000 times slower. Powers are never parsed: ``9^9^9`` would not end.
+    """
+    if _PLAIN_NUMBER.fullmatch(given):
+        return float(given) == float(expected)
+    if not _SAFE_EXPRESSION.fullmatch(given) or "**" in given or not any(c.isdigit() for c in given):
+        return False
+    import logging
+
+    from math_verify import parse, verify
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    # Timeouts of math-verify need signals and so the main thread; the length limit above bounds the work.
+    gold, guess = parse(expected, parsing_timeout=None), parse(f"${given}$", parsing_timeout=None)
+    return bool(verify(gold, guess, timeout_seconds=None))
+
+
+def user(text: str) -> list[Message]:
+    """A conversation of one user turn."""
+    return [{"role": "user", "content": text}]
+
+
+def ask(question: str, rng: random.Random) -> list[Message]:
+    """A user turn that states ``question`` and demands the ``Answer: `` line in one of several wordings."""
+    return user(f"{question} {rng.choice(ANSWER_DEMANDS)}")
+
+
+_WORDS = """
+apple river stone cloud bread water house table light music paper green black white horse night world train
+money plant earth field heart glass sugar wheel grass tower ocean queen knife brush chair door road wood fire rain
+snow wind moon star ship fish bird bear wolf lion gold iron salt milk corn leaf rose tree hill lake sand king book
+game song city farm park ring bell coin flag rope shoe coat hand
+"""
+_NAMES = """
+Anna Ben Carl Dana Emma Frank Grace Henry Ivan Jack Kate Leo Maria Nina Oscar Paul Rosa Sam Tom Vera
+Will John Mary Peter Alice David Laura Mark Lucy Adam
+"""
+_CITIES = "Paris London Rome Berlin Madrid Vienna Tokyo Boston Oslo Cairo Delhi Lima Dublin Prague"
+
+WORDS, NAMES, CITIES = _WORDS.split(), _NAMES.split(), _CITIES.split()
