@@ -1,0 +1,136 @@
+"""Estimates with 95% intervals, for one checkpoint and for the paired difference of two.
+
+Every metric of the report card is a ratio of two sums over items: bits over bytes, correct answers over answers.
+A mean is the ratio whose denominators are one. Items of one cluster (the sampled answers to one prompt) are summed
+before anything is resampled, because they are not independent (Miller 2024, arXiv 2411.00640, section 2.2).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+RESAMPLES = 2_000
+CHUNK = 4_000_000
+"""Most resampled weights held at once, which bounds memory at 32 MB."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the bounds of its 95% interval and the number of independent items behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
+    """A proportion with Wilson's score interval (1927), which stays honest at 0 of n and n of n."""
+    if n == 0:
+        return Estimate(float("nan"), 0.0, 1.0, 0)
+    z = stats.norm.ppf(0.5 + level / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At 0 and n the bound equals the share itself; rounding must not push it past.
+    low = 0.0 if successes == 0 else float(centre - half)
+    high = 1.0 if successes == n else float(centre + half)
+    return Estimate(share, low, high, n)
+
+
+def mean(
+    scores: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+) -> Estimate:
+    """``sum(scores) / sum(weights)`` with a bootstrap interval over clusters.
+
+    ``scores`` (items,) are the numerators, ``weights`` (items,) the denominators (bytes of a document; one where left
+    out), ``clusters`` (items,) labels of items that belong together (each item alone where left out).
+    """
+    top, bottom = _by_cluster(scores, weights, clusters)
+    return _ratio(top, bottom, seed, resamples, level)
+
+
+def proportion(outcomes: ArrayLike, *, clusters: ArrayLike | None = None, seed: int = 0) -> Estimate:
+    """A share of yes-or-no outcomes: Wilson for independent items, cluster bootstrap otherwise.
+
+    Where every outcome is the same, resampling sees no spread at all: the interval is then Wilson's on the number of
+    clusters, as if each were a single item.
+    """
+    values = np.asarray(outcomes, dtype=np.float64)
+    if clusters is None or len(np.unique(np.asarray(clusters))) == len(values):
+        return wilson(int(values.sum()), len(values))
+    if len(values) and (values == values[0]).all():
+        count = len(np.unique(np.asarray(clusters)))
+        return wilson(count * int(values[0]), count)
+    return mean(values, clusters=clusters, seed=seed)
+
+
+def paired_difference(
+    scores: ArrayLike,
+    baseline: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+) -> Estimate:
+    """``(sum(scores) - sum(baseline)) / sum(weights)`` for two checkpoints on the same items, in the same order.
+
+    Pairing removes the spread between easy and hard items, which both checkpoints share.
+    """
+    first, second = np.asarray(scores, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"paired scores differ in shape: {first.shape} and {second.shape}")
+    return mean(first - second, weights=weights, clusters=clusters, seed=seed, resamples=resamples, level=level)
+
+
+def _by_cluster(
+    scores: ArrayLike, weights: ArrayLike | None, clusters: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Numerators and denominators summed by cluster, both (clusters,)."""
+    top = np.asarray(scores, dtype=np.float64)
+    bottom = np.ones_like(top) if weights is None else np.asarray(weights, dtype=np.float64)
+    if clusters is None:
+        return top, bottom
+    _, member = np.unique(np.asarray(clusters), return_inverse=True)
+    return np.bincount(member, top), np.bincount(member, bottom)
+
+
+def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64], seed: int, resamples: int, level: float) -> Estimate:
+    n = len(top)
+    if n == 0 or bottom.sum() == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    value = float(top.sum() / bottom.sum())
+    if n == 1:
+        return Estimate(value, value, value, 1)
+    rng = np.random.default_rng(seed)
+    replicates = []
+    rows = max(1, CHUNK // n)
+    for begin in range(0, resamples, rows):
+        size = min(rows, resamples - begin)
+        # Drawing n items with replacement is drawing how often each appears: (size, n) counts.
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        totals = counts @ bottom
+        replicates.append((counts @ top)[totals > 0] / totals[totals > 0])
+    # Percentile intervals are too narrow in small samples by sqrt((n - 1) / n) and by using z for t; the expanded
+    # percentile widens the levels to make up for both (Hesterberg 2015, arXiv 1411.5279, section 5.1).
+    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - level) / 2, n - 1))
+    low, high = np.quantile(np.concatenate(replicates), [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), n)
