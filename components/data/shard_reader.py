@@ -1,0 +1,120 @@
+"""Reads token shards: memory-mapped, with batches that are a pure function of (seed, step).
+
+There is no loader state: a training run that was killed asks for the batch of its next step and goes on.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.data.packing import Windows, pack_documents
+from components.stage import Artifact
+
+
+class TokenFile:
+    """Documents as one memory-mapped file of token ids and the offsets between them."""
+
+    def __init__(self, stem: Path, dtype: str) -> None:
+        self.offsets: np.ndarray = np.load(stem.parent / f"{stem.name}.offsets.npy")
+        empty = int(self.offsets[-1]) == 0  # numpy cannot map an empty file
+        file = stem.parent / f"{stem.name}.bin"
+        self.tokens: np.ndarray = np.zeros(0, dtype) if empty else np.memmap(file, dtype=dtype, mode="r")
+        self.windows = lru_cache(maxsize=4)(self._windows)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def document(self, index: int) -> np.ndarray:
+        """Token ids of one document with its end token, int64."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]].astype(np.int64)
+
+    def documents(self) -> Iterator[np.ndarray]:
+        return (self.document(index) for index in range(len(self)))
+
+    def _windows(self, length: int) -> Windows:
+        return pack_documents(self.offsets, length)
+
+    def read(self, windows: Windows, indices: np.ndarray, padding: int) -> np.ndarray:
+        """Tokens of some windows, ``(len(indices), length + 1)`` int64; unfilled positions hold ``padding``."""
+        rows = np.full((len(indices), windows.length + 1), padding, dtype=np.int64)
+        for row, window in zip(rows, indices, strict=True):
+            filled = 0
+            for piece in range(windows.first_piece[window], windows.first_piece[window + 1]):
+                start, size = int(windows.starts[piece]), int(windows.sizes[piece])
+                row[filled : filled + size] = self.tokens[start : start + size]
+                filled += size
+        return rows
+
+
+class ShardReader:
+    """The shards artifact of one run.
+
+    >>> reader = ShardReader(inputs["shards"])
+    >>> tokens = reader.batch(seed=0, step=12, batch_size=32, length=256)   # (32, 257) int64
+    >>> inputs, labels = tokens[:, :-1], tokens[:, 1:]
+    """
+
+    def __init__(self, source: Artifact | Path) -> None:
+        self.path = source if isinstance(source, Path) else source.path
+        self.facts: dict[str, Any] = json.loads((self.path / "shards.json").read_text())
+        self.vocab_size: int = self.facts["vocab_size"]
+        self.eos_id: int = self.facts["eos_id"]
+        self.train_tokens: int = self.facts["train"]["tokens"]
+        self._permutation = lru_cache(maxsize=4)(self._compute_permutation)
+
+    @cached_property
+    def train(self) -> TokenFile:
+        return TokenFile(self.path / "train", self.facts["dtype"])
+
+    @cached_property
+    def validation(self) -> dict[str, TokenFile]:
+        """Held-out documents by domain, in alphabetical order."""
+        return {
+            domain: TokenFile(self.path / "validation" / domain, self.facts["dtype"])
+            for domain in sorted(self.facts["validation"])
+        }
+
+    def windows(self, length: int) -> Windows:
+        """The packed training windows of ``length`` (+ 1) tokens; ``len()`` of it is one epoch."""
+        return self.train.windows(length)
+
+    def batch(self, seed: int, step: int, batch_size: int, length: int) -> np.ndarray:
+        """Training windows of one step, ``(batch_size, length + 1)`` int64.
+
+        Every epoch is its own seeded permutation of all windows, so each window is met once an epoch.
+        """
+        windows = self.windows(length)
+        if not len(windows):
+            raise ValueError(f"{self.path}: the shards hold no training tokens")
+        epochs, places = np.divmod(step * batch_size + np.arange(batch_size), len(windows))
+        indices = np.array(
+            [self._permutation(seed, int(epoch), length)[place] for epoch, place in zip(epochs, places, strict=True)]
+        )
+        return self.train.read(windows, indices, padding=self.eos_id)
+
+    def validation_batches(self, domain: str, length: int, batch_size: int) -> Iterator[np.ndarray]:
+        """All windows of a held-out domain in order, ``(<= batch_size, length + 1)`` int64."""
+        file = self.validation[domain]
+        windows = file.windows(length)
+        for start in range(0, len(windows), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(windows)))
+            yield file.read(windows, indices, padding=self.eos_id)
+
+    def _compute_permutation(self, seed: int, epoch: int, length: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch, length]).permutation(len(self.windows(length)))
+
+
+def document_ids(tokens: np.ndarray, eos_id: int) -> np.ndarray:
+    """Which document of its window each position belongs to, ``(B, T)`` int64; -1 marks padding.
+
+    A document ends with ``eos_id``; an end token that follows an end token is padding.
+    """
+    is_end = tokens == eos_id
+    after_end = np.zeros_like(is_end)
+    after_end[:, 1:] = is_end[:, :-1]
+    ids = np.cumsum(after_end, axis=1)
+    return np.where(is_end & after_end, -1, ids)

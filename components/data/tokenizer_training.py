@@ -1,0 +1,95 @@
+"""Trains or fetches the tokenizer of the ``tokenizer`` stage, and measures it."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from components.data.documents import Document, is_held_out, read_documents
+from components.stage import Artifact, Inputs, Run, StageError, Summary, effect
+from model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from components.data.tokenizer import TokenizerConfig
+
+
+def write_tokenizer(config: "TokenizerConfig", inputs: Inputs, run: Run) -> Summary:
+    """See ``components.data.tokenizer.train_tokenizer``."""
+    tokenizer = _make(config, inputs["documents"])
+    tokenizer.save(run.output)
+    measured = _sample(inputs["documents"], config.measured_bytes, config.held_out_share, held_out=True)
+    return _summary(config.source, tokenizer, measured, run.seed)
+
+
+def _make(config: "TokenizerConfig", mixture: Artifact) -> Tokenizer:
+    if config.source == "qwen":
+        from components.data.sources import fetch_qwen_vocabulary
+
+        return Tokenizer.from_tiktoken(fetch_qwen_vocabulary())
+    if config.source == "folder":
+        if config.folder is None or not (config.folder / "tokenizer.json").is_file():
+            raise StageError(
+                f"tokenizer: no tokenizer.json in {config.folder}; set tokenizer.folder to a Hugging Face folder"
+            )
+        return Tokenizer.load(config.folder)
+    texts = [document.text for document in _sample(mixture, config.sample_bytes, config.held_out_share)]
+    if not texts:
+        raise StageError("tokenizer: the mixture holds no documents to train on")
+    return Tokenizer.train(texts, config.vocab_size)
+
+
+def _sample(mixture: Artifact, most_bytes: int, held_out_share: float, held_out: bool = False) -> list[Document]:
+    """Documents of one side of the held-out split, evenly over the mixture, up to ``most_bytes``.
+
+    Ids are hashes: the documents with the smallest ones are a fair sample, whatever the order of the files.
+    """
+
+    def side() -> Iterator[Document]:
+        return (
+            document for document in read_documents(mixture) if is_held_out(document.id, held_out_share) == held_out
+        )
+
+    sizes = sorted((document.id, len(document.text.encode())) for document in side())
+    total = np.cumsum([size for _, size in sizes], dtype=np.int64)
+    chosen = {id for (id, _), size in zip(sizes, total, strict=True) if size <= most_bytes}
+    return [document for document in side() if document.id in chosen]
+
+
+def _summary(source: str, tokenizer: Tokenizer, documents: list[Document], seed: int) -> Summary:
+    counts: dict[str, list[tuple[int, int]]] = defaultdict(list)  # language -> (bytes, tokens) of each document
+    encoded = tokenizer.encode_batch([document.text for document in documents])
+    for document, ids in zip(documents, encoded, strict=True):
+        counts[document.language].append((len(document.text.encode()), max(1, len(ids))))
+    languages = {"all": [pair for pairs in counts.values() for pair in pairs]} | counts
+    effects = []
+    for number, language in enumerate(["all", *sorted(counts)]):
+        pairs = np.array(languages[language], dtype=np.float64).reshape(-1, 2)
+        if not len(pairs):
+            continue
+        rates = _bootstrap_rates(pairs, np.random.default_rng([seed, number]))
+        low, high = np.quantile(rates - 1.0, [0.025, 0.975])
+        effects.append(
+            effect(
+                f"bytes per token ({language})",
+                pairs[:, 0].sum() / pairs[:, 1].sum(),
+                1.0,
+                unit="bytes per token",
+                low=float(low),
+                high=float(high),
+                note=f"{len(pairs)} held-out documents; the baseline is one token a byte",
+            )
+        )
+    return {
+        "source": source,
+        "vocab_size": tokenizer.vocab_size,
+        "held_out_documents": len(documents),
+        "effects": effects,
+    }
+
+
+def _bootstrap_rates(pairs: np.ndarray, random: np.random.Generator, samples: int = 500) -> np.ndarray:
+    """Bytes per token of ``samples`` resamples of the documents, ``(samples,)``."""
+    picks = random.integers(len(pairs), size=(samples, len(pairs)))
+    totals = pairs[picks].sum(axis=1)  # (samples, 2)
+    return totals[:, 0] / totals[:, 1]
