@@ -110,7 +110,7 @@ def _by_cluster(
     if clusters is None:
         return top, bottom
     _, member = np.unique(np.asarray(clusters), return_inverse=True)
-    return np.bincount(member, top), np.bincount(member, bottom)
+    return np.bincount(member, top).astype(np.float64), np.bincount(member, bottom).astype(np.float64)
 
 
 def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64], seed: int, resamples: int, level: float) -> Estimate:
