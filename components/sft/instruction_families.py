@@ -34,7 +34,7 @@ def _generate_tagged(rng: random.Random) -> Problem:
         "Which word is {place} here: {words}? Reply as <answer>word</answer>.",
         "Write the {place} word between <answer> and </answer>: {words}.",
     )).format(place=place, words=", ".join(words))  # fmt: skip
-    return Problem("tagged", user(question), words[_PLACES[place]], {"words": words})
+    return Problem("tagged", f"{place} {words}", user(question), words[_PLACES[place]], {"words": words})
 
 
 def _solve_tagged(problem: Problem, rng: random.Random) -> str:
@@ -54,14 +54,14 @@ def _check_tagged(answer: Any, response: str) -> Verdict:
 
 
 def _generate_repeat(rng: random.Random) -> Problem:
-    word, count = rng.choice(WORDS), rng.randrange(3, 8)
+    word, count = " ".join(rng.sample(WORDS, 2)), rng.randrange(2, 7)
     question = rng.choice((
-        f"Write the word {word} exactly {count} times, separated by commas.",
-        f"Repeat {word} {count} times with commas between.",
-        f"Say {word} {count} times. Separate with commas.",
-        f"I want a comma-separated line with {word} in it {count} times and nothing else.",
+        f"Write '{word}' exactly {count} times, separated by commas.",
+        f"Repeat '{word}' {count} times with commas between.",
+        f"Say '{word}' {count} times. Separate with commas.",
+        f"I want a comma-separated line with '{word}' in it {count} times and nothing else.",
     ))  # fmt: skip
-    return Problem("repeat", user(question), {"word": word, "count": count}, {})
+    return Problem("repeat", f"{word} {count}", user(question), {"word": word, "count": count})
 
 
 def _solve_repeat(problem: Problem, rng: random.Random) -> str:
@@ -71,13 +71,13 @@ def _solve_repeat(problem: Problem, rng: random.Random) -> str:
 def _mistake_repeat(problem: Problem, rng: random.Random) -> str:
     word, count = problem.answer["word"], problem.answer["count"]
     if rng.random() < 0.5:
-        return ", ".join([_other_word(word, rng)] * count)
+        return ", ".join([f"{word.split()[0]} {_other_word(word.split()[1], rng)}"] * count)
     return ", ".join([word] * (count + rng.choice((-1, 1))))
 
 
 def _check_repeat(answer: Any, response: str) -> Verdict:
     items = response.strip().split(", ")
-    formatted = len(items) > 1 and all(re.fullmatch(r"\w+", item) for item in items)
+    formatted = len(items) > 1 and all(re.fullmatch(r"\w+( \w+)*", item) for item in items)
     return Verdict(formatted and items == [answer["word"]] * answer["count"], formatted)
 
 
@@ -92,7 +92,7 @@ def _generate_upper(rng: random.Random) -> Problem:
         f"Turn into capitals: {words}",
         f"How do you write '{words}' in all capitals? Give nothing else.",
     ))  # fmt: skip
-    return Problem("upper", user(question), words.upper(), {})
+    return Problem("upper", words, user(question), words.upper())
 
 
 def _solve_plain(problem: Problem, rng: random.Random) -> str:
@@ -128,7 +128,7 @@ def _generate_json(rng: random.Random) -> Problem:
         f"{fact} Write this as JSON with the keys {listed}.",
         f"Extract {listed} as a JSON object: {fact}",
     ))  # fmt: skip
-    return Problem("json", user(question), {key: record[key] for key in keys}, {})
+    return Problem("json", f"{fact} {keys}", user(question), {key: record[key] for key in keys})
 
 
 def _solve_json(problem: Problem, rng: random.Random) -> str:
@@ -170,7 +170,7 @@ def _generate_table(rng: random.Random) -> Problem:
         (f"Who lives in {cities[i]}?", people[i]),
     ))  # fmt: skip
     cells = [str(cell) for cell in (*people, *ages, *cities)]
-    return Problem("table", ask(f"{table}\n{question}", rng), str(answer), {"cells": cells})
+    return Problem("table", f"{rows} {question}", ask(f"{table}\n{question}", rng), str(answer), {"cells": cells})
 
 
 def _solve_table(problem: Problem, rng: random.Random) -> str:

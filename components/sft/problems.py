@@ -15,10 +15,12 @@ class Problem:
     """One question with everything that is needed to judge an answer to it.
 
     ``answer`` and ``meta`` are JSON-able. ``answer`` is what the verifier reads; ``meta`` holds facts about how
-    the problem was made, from which reference solutions and plausible mistakes are written.
+    the problem was made, from which reference solutions and plausible mistakes are written. ``content`` is what
+    is asked, without the wording: two problems of equal content are the same problem.
     """
 
     family: str
+    content: str
     messages: list[Message]
     answer: Any
     meta: dict[str, Any] = field(default_factory=dict)

@@ -37,7 +37,7 @@ def _generate_sum(rng: random.Random) -> Problem:
     question = rng.choice(
         ("What is {}?", "Calculate {}.", "Work out {}.", "State the result of {}.", "Solve: {}")
     ).format(expression)
-    return Problem("chain_sum", ask(question, rng), entry["answer"], {"expression": expression})
+    return Problem("chain_sum", expression, ask(question, rng), entry["answer"], {"expression": expression})
 
 
 def _solve_sum(problem: Problem, rng: random.Random) -> str:
@@ -79,7 +79,7 @@ def _generate_sorting(rng: random.Random) -> Problem:
         f"Order {numbers} from {ends[0]} to {ends[1]}.",
     ))  # fmt: skip
     answer = ", ".join(str(int(float(n))) for n in facts["sorted_numbers"])
-    return Problem("number_sorting", ask(question, rng), answer, {"numbers": numbers})
+    return Problem("number_sorting", f"{direction} {numbers}", ask(question, rng), answer)
 
 
 def _solve_line(problem: Problem, rng: random.Random) -> str:
@@ -120,7 +120,8 @@ def _generate_ordering(rng: random.Random) -> Problem:
     asked, answer = rng.choice(((most, people[0]), (least, people[2])))
     question = rng.choice(("{} Who is the {}?", "{} Which person is the {}?", "{} Name the {} person."))
     meta = {"people": people, "most": most, "least": least}
-    return Problem("ordering", ask(question.format(" ".join(facts), asked), rng), answer, meta)
+    content = f"{' '.join(facts)} {asked}"
+    return Problem("ordering", content, ask(question.format(" ".join(facts), asked), rng), answer, meta)
 
 
 def _solve_ordering(problem: Problem, rng: random.Random) -> str:
@@ -143,7 +144,7 @@ def _generate_truth(rng: random.Random) -> Problem:
     question = rng.choice(
         ("True or false: {}.", "Is this true or false? {}.", "Say whether this is true or false: {}.")
     ).format(claim)
-    return Problem("truth", ask(question, rng), str((a > b) == greater).lower(), {"claim": claim})
+    return Problem("truth", claim, ask(question, rng), str((a > b) == greater).lower())
 
 
 def _mistake_truth(problem: Problem, rng: random.Random) -> str:
@@ -180,7 +181,7 @@ def _generate_python(rng: random.Random) -> Problem:
         f"What is the value of this Python expression? {expression}",
         f"Evaluate in Python: {expression}",
     ))  # fmt: skip
-    return Problem("python", ask(question, rng), str(value), {"expression": expression})
+    return Problem("python", expression, ask(question, rng), str(value))
 
 
 def _mistake_python(problem: Problem, rng: random.Random) -> str:
