@@ -25,7 +25,7 @@ class RopeScaling(_Frozen):
     original_max_position_embeddings: int = Field(gt=0, description="trained length")
     beta_fast: float = 32.0
     beta_slow: float = 1.0
-    attention_factor: float | None = Field(None, description="None: 0.1 ln(factor) + 1")
+    attention_factor: float | None = Field(default=None, description="None: 0.1 ln(factor) + 1")
 
 
 class DualChunkConfig(_Frozen):
@@ -56,9 +56,9 @@ class MoEConfig(_Frozen):
     num_experts_per_tok: int = Field(gt=0)
     moe_intermediate_size: int = Field(gt=0)
     shared_expert_intermediate_size: int = Field(gt=0)
-    norm_topk_prob: bool = Field(False, description="rescale the chosen experts' probabilities to sum to 1")
-    router_aux_loss_coef: float = Field(0.001, ge=0.0)
-    router_z_loss_coef: float = Field(0.001, ge=0.0)
+    norm_topk_prob: bool = Field(default=False, description="rescale the chosen experts' probabilities to sum to 1")
+    router_aux_loss_coef: float = Field(default=0.001, ge=0.0)
+    router_z_loss_coef: float = Field(default=0.001, ge=0.0)
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> Self:
@@ -76,12 +76,12 @@ class ModelConfig(_Frozen):
     num_hidden_layers: int = Field(gt=0)
     num_attention_heads: int = Field(gt=0)
     num_key_value_heads: int = Field(gt=0)
-    max_position_embeddings: int = Field(32768, gt=0)
-    rope_theta: float = Field(10000.0, gt=0.0)
-    rms_norm_eps: float = Field(1e-6, gt=0.0)
+    max_position_embeddings: int = Field(default=32768, gt=0)
+    rope_theta: float = Field(default=10000.0, gt=0.0)
+    rms_norm_eps: float = Field(default=1e-6, gt=0.0)
     tie_word_embeddings: bool = False
-    initializer_range: float = Field(0.02, gt=0.0)
-    attention_bias: Literal[True] = Field(True, description="Qwen2 has a bias on Q, K and V, always")
+    initializer_range: float = Field(default=0.02, gt=0.0)
+    attention_bias: Literal[True] = Field(default=True, description="Qwen2 has a bias on Q, K and V, always")
     rope_scaling: RopeScaling | None = None
     dual_chunk_attention: DualChunkConfig | None = None
     moe: MoEConfig | None = None
