@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +151,7 @@ def fit_power_law(
     draws = residual_bootstrap(fitted_values, residuals, 1 + sum(free), solve, seed, resamples)
     constant = estimate[0] - estimate[1] * np.log(n).mean() - estimate[2] * np.log(d).mean()
     intervals = [interval([draw[i] for draw in draws], estimate[i]) for i in (1, 2)]
-    names: tuple[Literal["parameters"], Literal["tokens"]] = ("parameters", "tokens")
+    names = ("parameters", "tokens")
     return PowerLaw(
         constant=float(constant),
         exponent_parameters=float(estimate[1]),

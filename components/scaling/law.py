@@ -12,7 +12,6 @@ A small sweep cannot determine all of that. Whatever it leaves open is held at t
 
 import math
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -53,9 +52,7 @@ class PowerLaw(_Frozen):
     exponent_tokens: float
     exponent_parameters_interval: tuple[float, float]
     exponent_tokens_interval: tuple[float, float]
-    fitted: tuple[Literal["parameters", "tokens"], ...] = Field(
-        description="exponents that the sweep determined; the others are published values"
-    )
+    fitted: tuple[str, ...] = Field(description="exponents that the sweep determined; the others are published values")
     residual: float = Field(description="root mean square of the log residuals: 0.1 is about 10%")
 
     def __call__(self, parameters: float, tokens: float) -> float:
