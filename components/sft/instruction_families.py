@@ -54,7 +54,7 @@ def _check_tagged(answer: Any, response: str) -> Verdict:
 
 
 def _generate_repeat(rng: random.Random) -> Problem:
-    word, count = " ".join(rng.sample(WORDS, 2)), rng.randrange(2, 7)
+    word, count = " ".join(rng.sample(WORDS, 2)), rng.randrange(3, 7)
     question = rng.choice((
         f"Write '{word}' exactly {count} times, separated by commas.",
         f"Repeat '{word}' {count} times with commas between.",
