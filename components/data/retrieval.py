@@ -13,15 +13,19 @@ from typing import Literal
 
 Side = Literal["train", "evaluation"]
 
-_FIRST = """amber ancient azure bold brave bright bronze calm clever cobalt copper coral crimson crystal daring deep eager
-early emerald fading fearless gentle golden grand green hidden hollow humble indigo iron ivory jade jolly keen lively
+_ADJECTIVES = """
+amber ancient azure bold brave bright bronze calm clever cobalt copper coral crimson crystal daring deep
+eager early emerald fading fearless gentle golden grand green hidden hollow humble indigo iron ivory jade jolly keen
+lively
 loyal lucky lunar marble mellow misty noble northern olive orange pale patient polar proud purple quiet rapid rocky
 royal ruby rustic sandy scarlet secret silent silver solar southern steady stormy sunny swift velvet violet wild
-winter wise wooden yellow""".split()
-_SECOND = """anchor arrow badger beacon bear bridge canyon castle cedar comet compass crane crow deer dolphin dragon
+winter wise wooden yellow"""
+_NOUNS = """
+anchor arrow badger beacon bear bridge canyon castle cedar comet compass crane crow deer dolphin dragon
 eagle falcon ferry finch forest fountain fox garden glacier harbor hawk heron horse island jaguar lantern lark leopard
 lion lynx maple meadow mill moon mountain oak ocean orchid otter owl panther pine planet rabbit raven river robin
-salmon shore sparrow spring stone swan temple tiger tower trail turtle valley violin whale willow wolf""".split()
+salmon shore sparrow spring stone swan temple tiger tower trail turtle valley violin whale willow wolf"""
+_FIRST, _SECOND = _ADJECTIVES.split(), _NOUNS.split()
 
 EVALUATION_PART = 5
 """One name and one number in this many belongs to the evaluation."""
