@@ -8,8 +8,10 @@ on memory, processes, time and output. Code that a model wrote runs only like th
 ``StageError`` says what to install. The kernel itself is the boundary: for hostile code use a virtual machine.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -92,21 +94,19 @@ def _replies(isolation: Isolation, request: dict[str, Any], deadline: float) -> 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End the sandbox: the launcher's end takes process 1 with it, and the kernel everything inside."""
-    try:
-        os.killpg(process.pid, 9)
-    except ProcessLookupError:
-        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def _result(reply: dict[str, Any]) -> SandboxResult:
     last_line = reply["stderr"].strip().rpartition("\n")[2]
     status: Status
-    if reply["timeout"] or os.WIFSIGNALED(reply["status"]) and os.WTERMSIG(reply["status"]) == 24:  # SIGXCPU
+    if reply["timeout"] or _killed(reply["status"], signal.SIGXCPU):
         status = "timeout"
     elif reply["completed"]:
         status = "passed"
-    elif last_line.startswith("MemoryError") or _killed(reply["status"]):
+    elif last_line.startswith("MemoryError") or _killed(reply["status"], signal.SIGKILL):
         status = "out-of-memory"
     elif any(refusal in last_line for refusal in _REFUSALS):
         status = "blocked"
@@ -115,9 +115,9 @@ def _result(reply: dict[str, Any]) -> SandboxResult:
     return SandboxResult(status, reply["stdout"], reply["stderr"])
 
 
-def _killed(status: int) -> bool:
-    """Killed outright: what the kernel does to a process beyond its memory, or one that jumped out of the limits."""
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9
+def _killed(status: int, by: signal.Signals) -> bool:
+    """Ended by this signal; SIGKILL without a timeout is what the kernel does to a process beyond its memory."""
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == by
 
 
 __all__ = ["SandboxResult", "Status", "run_many", "run_python"]
