@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from components.evaluation.ngram import KneserNey, documents_stream
+from components.evaluation.kneser_ney import KneserNey, documents_stream
 
 EOS = 0
 VOCABULARY = 12

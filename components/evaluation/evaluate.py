@@ -1,0 +1,49 @@
+"""Stage ``evaluate``: every held-out measurement of one checkpoint, the same for all checkpoints of a run.
+
+Held-out bits per byte by domain; verified answers and format following by task family, greedy and sampled; pass-key
+retrieval by context length; reward and length of the sampled answers. Outcomes are kept item by item, so that the
+report card can compare any two checkpoints paired.
+"""
+
+import json
+
+from pydantic import Field
+
+from components.evaluation.held_out import HeldOutConfig
+from components.stage import Inputs, Run, Summary
+
+
+class EvaluationConfig(HeldOutConfig):
+    """Sizes of the measurements; equal settings measure equal items in every checkpoint."""
+
+    window: int | None = Field(
+        None, ge=2, description="context of bits per byte, tokens; the checkpoint's own length where left out"
+    )
+    tasks_per_family: int = Field(32, ge=0, description="held-out conversations of each task family")
+    samples: int = Field(4, ge=0, description="sampled answers to each of them")
+    temperature: float = Field(1.0, gt=0, description="of the sampled answers")
+    max_new_tokens: int = Field(96, ge=1, description="longest answer")
+    passkey_lengths: tuple[int, ...] = Field((128, 256, 512, 1024), description="context lengths, tokens")
+    passkeys_per_length: int = Field(48, ge=0)
+    shown_prompts: int = Field(8, ge=0, description="prompts whose answers the report card shows")
+
+
+def evaluate(config: EvaluationConfig, inputs: Inputs, run: Run) -> Summary:
+    """Inputs ``checkpoint``, ``shards``, ``conversations``, ``reward``; the last two may be missing.
+
+    Writes ``evaluation.json`` ({metrics: {name: {value, low, high, n}}}), ``items.parquet``, ``samples.json``.
+    """
+    from components.evaluation.measure import Measurement
+
+    measurement = Measurement(config, inputs, run)
+    measurement.bits_per_byte()
+    measurement.passkey()
+    if "conversations" in inputs:
+        measurement.tasks()
+    metrics = measurement.items.metrics(run.seed)
+    measurement.items.write(run.output)
+    for name, content in (("evaluation", {"metrics": metrics}), ("samples", measurement.samples)):
+        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+        (run.output / f"{name}.json").write_text(text, encoding="utf-8")
+    run.metrics({name: metric["value"] for name, metric in metrics.items()})
+    return {"metrics": metrics, "effects": measurement.effects()}

@@ -1,0 +1,200 @@
+"""The measurements of stage ``evaluate``, each of which adds its outcomes to one table of items."""
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from model.generation import Generation, generate
+
+from components.data.shard_reader import ShardReader
+from components.evaluation.bits_per_byte import document_bits
+from components.evaluation.held_out import held_out_documents
+from components.evaluation.items import Items
+from components.evaluation.passkey import passkey_outcomes, passkey_problems, sentences
+from components.evaluation.statistics import paired_difference
+from components.sft.conversation_store import Conversation, read_conversations
+from components.sft.tasks import verify
+from components.stage import Inputs, Run, effect
+from model.checkpoint import load_model
+from model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from components.evaluation.evaluate import EvaluationConfig
+
+PROMPTS_PER_BATCH = 64
+
+
+class Measurement:
+    """One checkpoint under measurement: ``items`` and ``samples`` grow with each method."""
+
+    def __init__(self, config: "EvaluationConfig", inputs: Inputs, run: Run) -> None:
+        self.config, self.inputs, self.run = config, inputs, run
+        self.folder = inputs["checkpoint"].path
+        self.model = load_model(self.folder, device=run.device).eval()
+        self.tokenizer = Tokenizer.load(self.folder)
+        self.items = Items()
+        self.samples: list[dict[str, Any]] = []
+        self.documents = held_out_documents(inputs["shards"].path, self.folder, config)
+        self._by_chance: list[tuple[bool, bool]] = []
+
+    def bits_per_byte(self) -> None:
+        """Metric ``bits_per_byte`` by domain, an item a document, weighted by its bytes."""
+        eos_id = ShardReader(self.inputs["shards"]).eos_id
+        length = self.config.window or self.model.config.max_position_embeddings
+        with self.run.progress(len(self.documents), "bits per byte", unit="document") as bar:
+            bits = document_bits(self.model, self.documents, eos_id, length=length, advance=bar.advance)
+        for document, spent in zip(self.documents, bits, strict=True):
+            self.items.add("bits_per_byte", document.domain, document.item, spent, weight=document.bytes)
+
+    def passkey(self) -> None:
+        """Metric ``passkey`` by context length."""
+        if self.config.passkeys_per_length == 0:
+            return
+        prose = [d for d in self.documents if d.domain != "code"] or self.documents
+        filler = [s for document in prose for s in sentences(self.tokenizer.decode(document.tokens.tolist()))]
+        if not filler:
+            self.run.info("passkey: no held-out sentences to hide keys in; raise shards.held_out_share")
+            return
+        problems = passkey_problems(
+            self.tokenizer, filler, self.config.passkey_lengths, self.config.passkeys_per_length, self.run.seed
+        )
+        with self.run.progress(len(problems), "pass keys", unit="key") as bar, torch.inference_mode():
+            outcomes = passkey_outcomes(self.model, self.tokenizer, problems, advance=bar.advance)
+        for problem, right in zip(problems, outcomes, strict=True):
+            self.items.add("passkey", str(problem.length), problem.item, right)
+
+    def tasks(self) -> None:
+        """Metrics ``verified_*``, ``format_*``, ``stopped`` by family, greedy and sampled, and the answers' length."""
+        chosen = _first_of_each_family(
+            read_conversations(self.inputs["conversations"], "heldout"), self.config.tasks_per_family
+        )
+        answers = {"greedy": self._answer(chosen, 0.0, 1)}
+        if self.config.samples:
+            answers["sampled"] = self._answer(chosen, self.config.temperature, self.config.samples)
+        for mode, generations in answers.items():
+            texts = [[self.tokenizer.decode(g.tokens) for g in given] for given in generations]
+            for conversation, given, spoken in zip(chosen, generations, texts, strict=True):
+                for number, (generation, text) in enumerate(zip(given, spoken, strict=True)):
+                    self._judge(conversation, mode, number, generation, text)
+        self._compare_with_chance(chosen, [given[0] for given in answers["greedy"]])
+        if self.config.samples and "reward" in self.inputs:
+            self._reward(chosen, answers["sampled"])
+        self._show(chosen, answers)
+
+    def effects(self) -> list[dict[str, Any]]:
+        """Against what needs no model: a code of equal lengths for all tokens, and answers given to other prompts."""
+        sizes = [document.bytes for document in self.documents]
+        bits = [row[3] for row in self.items.rows if row[0] == "bits_per_byte"]
+        uniform = [len(d.tokens) * math.log2(self.model.config.vocab_size) for d in self.documents]
+        gain = paired_difference(bits, uniform, weights=sizes, seed=self.run.seed)
+        value = sum(bits) / sum(sizes)
+        found = [
+            effect(
+                "bits per byte over a uniform code of the vocabulary", value, value - gain.value,
+                unit="bits/byte", better="lower", low=gain.low, high=gain.high,
+            )
+        ]  # fmt: skip
+        if self._by_chance:
+            own, others = ([float(pair[side]) for pair in self._by_chance] for side in (0, 1))
+            gain = paired_difference(own, others, seed=self.run.seed)
+            found.append(
+                effect(
+                    "verified greedy answers over the same answers given to other prompts of the family",
+                    sum(own) / len(own), sum(others) / len(others), low=gain.low, high=gain.high,
+                )
+            )  # fmt: skip
+        return found
+
+    def _answer(self, chosen: list[Conversation], temperature: float, samples: int) -> list[list[Generation]]:
+        """``samples`` answers to every prompt."""
+        prompts = [self.tokenizer.render_chat(c.prompt, add_generation_prompt=True) for c in chosen]
+        # Prompts of about one length together; each batch has its own seed, so batches do not repeat one another.
+        order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
+        answers: list[list[Generation]] = [[] for _ in prompts]
+        step = max(1, PROMPTS_PER_BATCH // samples)
+        with self.run.progress(len(prompts), f"answers at {temperature:g}", unit="prompt") as bar:
+            for begin in range(0, len(order), step):
+                batch = order[begin : begin + step]
+                given = generate(
+                    self.model,
+                    [prompts[index] for index in batch],
+                    max_new_tokens=self.config.max_new_tokens,
+                    temperature=temperature,
+                    stop_ids=(self.tokenizer.im_end_id, self.tokenizer.eos_id),
+                    seed=self.run.seed * 1_000_003 + begin,
+                    samples_per_prompt=samples,
+                )
+                for place, index in enumerate(batch):
+                    answers[index] = given[place * samples : (place + 1) * samples]
+                bar.advance(len(batch))
+        return answers
+
+    def _judge(self, conversation: Conversation, mode: str, number: int, given: Generation, text: str) -> None:
+        verdict = verify((conversation.task, conversation.answer), text)
+        item = f"{conversation.id}/{number}"
+        for metric, score in (
+            (f"verified_{mode}", verdict.correct),
+            (f"format_{mode}", verdict.format),
+            (f"stopped_{mode}", given.finished),
+            (f"answer_tokens_{mode}", len(given.tokens)),
+        ):
+            self.items.add(metric, conversation.task, item, score, cluster=conversation.id)
+
+    def _compare_with_chance(self, chosen: list[Conversation], given: list[Generation]) -> None:
+        """Judge every greedy answer for its own prompt and for the next prompt of the same family."""
+        families: dict[str, list[int]] = defaultdict(list)
+        for index, conversation in enumerate(chosen):
+            families[conversation.task].append(index)
+        texts = [self.tokenizer.decode(generation.tokens) for generation in given]
+        for family, members in families.items():
+            for index, other in zip(members, members[1:] + members[:1], strict=True):
+                own = verify((family, chosen[index].answer), texts[index]).correct
+                self._by_chance.append((own, verify((family, chosen[other].answer), texts[index]).correct))
+
+    def _reward(self, chosen: list[Conversation], answers: list[list[Generation]]) -> None:
+        """Metric ``reward``: the reward model's score of the sampled answers."""
+        from components.preference.reward_model import load_reward_model, score
+
+        reward_model, tokenizer = load_reward_model(self.inputs["reward"].path, self.run.device)
+        entries = [
+            (c, f"{c.id}/{number}", [*c.prompt, {"role": "assistant", "content": self.tokenizer.decode(g.tokens)}])
+            for c, given in zip(chosen, answers, strict=True)
+            for number, g in enumerate(given)
+        ]
+        scores = score(reward_model, tokenizer, [messages for _, _, messages in entries])
+        for (conversation, item, _), value in zip(entries, scores, strict=True):
+            self.items.add("reward", conversation.task, item, value, cluster=conversation.id)
+
+    def _show(self, chosen: list[Conversation], answers: dict[str, list[list[Generation]]]) -> None:
+        """Answers to the same few prompts of every checkpoint, one of each family before a second of any."""
+        rank: dict[str, int] = defaultdict(int)
+        order = []
+        for index, conversation in enumerate(chosen):
+            order.append((rank[conversation.task], index))
+            rank[conversation.task] += 1
+        for _, index in sorted(order)[: self.config.shown_prompts]:
+            conversation, greedy = chosen[index], answers["greedy"][index][0]
+            text = self.tokenizer.decode(greedy.tokens)
+            verdict = verify((conversation.task, conversation.answer), text)
+            self.samples.append(
+                {
+                    "id": conversation.id,
+                    "task": conversation.task,
+                    "messages": conversation.prompt,
+                    "expected": conversation.answer,
+                    "response": text,
+                    "correct": verdict.correct,
+                    "format": verdict.format,
+                }
+            )
+
+
+def _first_of_each_family(conversations: list[Conversation], count: int) -> list[Conversation]:
+    taken: dict[str, int] = defaultdict(int)
+    chosen = []
+    for conversation in conversations:
+        if taken[conversation.task] < count:
+            taken[conversation.task] += 1
+            chosen.append(conversation)
+    return chosen

@@ -1,0 +1,106 @@
+"""Passkey retrieval: can the model copy a number from anywhere in its context? (report, section 5: 1M tokens, 100%)
+
+A key is hidden at a chosen depth of held-out text, and the continuation of "The pass key of NAME is" must be exactly
+its digits. Names and numbers of the test never occur in training (``components/data/retrieval.py``).
+"""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from model.generation import generate
+
+from components.data.retrieval import RetrievalDocument, retrieval_document
+from model.tokenizer import Tokenizer
+from model.transformer import Transformer
+
+MAX_ANSWER_TOKENS = 10
+
+
+@dataclass(frozen=True)
+class PasskeyProblem:
+    """``prompt`` token ids of at most ``length`` less the answer; ``answer`` the digits."""
+
+    item: str
+    length: int
+    depth: float
+    prompt: list[int]
+    answer: str
+
+
+def passkey_problems(
+    tokenizer: Tokenizer, filler: Sequence[str], lengths: Sequence[int], per_length: int, seed: int
+) -> list[PasskeyProblem]:
+    """``per_length`` problems of each length, their keys at depths spread evenly from start to end."""
+    problems = []
+    for length in lengths:
+        for number in range(per_length):
+            depth = (number + 0.5) / per_length
+            item = f"{length}/{number}"
+            document, prompt = _of_length(tokenizer, filler, length, depth, f"{seed}-passkey-{item}")
+            problems.append(PasskeyProblem(item, length, depth, prompt, document.questions[0].answer.strip()))
+    return problems
+
+
+def passkey_outcomes(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    problems: Sequence[PasskeyProblem],
+    *,
+    tokens_per_batch: int = 16_384,
+    advance: Callable[[int], None] = lambda problems: None,
+) -> list[bool]:
+    """Whether greedy generation gives exactly the digits, for each problem."""
+    outcomes = []
+    begin = 0
+    while begin < len(problems):
+        # Problems are in order of length: one batch holds about tokens_per_batch prompt tokens.
+        size = max(1, tokens_per_batch // max(1, problems[begin].length))
+        batch = problems[begin : begin + size]
+        answers = generate(
+            model,
+            [problem.prompt for problem in batch],
+            max_new_tokens=MAX_ANSWER_TOKENS,
+            stop_ids=(tokenizer.eos_id, tokenizer.im_end_id),
+        )
+        outcomes += [is_right(tokenizer.decode(a.tokens), p.answer) for a, p in zip(answers, batch, strict=True)]
+        begin += len(batch)
+        advance(len(batch))
+    return outcomes
+
+
+def is_right(continuation: str, answer: str) -> bool:
+    """The first thing said is the number, no digit less and none more."""
+    found = re.match(r"\s*(\d+)", continuation)
+    return found is not None and found.group(1) == answer
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of some length, the filler that keys are hidden in."""
+    parts = re.split(r"(?<=[.!?。])\s+", text)
+    return [part.strip() for part in parts if 20 <= len(part.strip()) <= 300]
+
+
+def _of_length(
+    tokenizer: Tokenizer, filler: Sequence[str], length: int, depth: float, seed: str
+) -> tuple[RetrievalDocument, list[int]]:
+    """The longest document found whose prompt and answer fit ``length`` tokens.
+
+    A generator of the same seed draws the same key and the same place in the filler, so the number of characters can
+    be corrected by the tokens that came out.
+    """
+    characters, best = 3.0 * length, None
+    for _ in range(6):
+        document = retrieval_document(
+            random.Random(seed), filler, int(characters), 1, 1, side="evaluation", depths=[depth]
+        )
+        prompt = tokenizer.encode(document.prompt())
+        goal = length - MAX_ANSWER_TOKENS
+        if len(prompt) <= goal and (best is None or len(prompt) > len(best[1])):
+            best = document, prompt
+        if goal * 0.95 <= len(prompt) <= goal:
+            break
+        characters *= 0.98 * goal / len(prompt)
+    # The shortest document holds no more filler than one sentence; if even that is too long it is what there is.
+    return best or (document, prompt)
