@@ -17,7 +17,7 @@ class KVCache:
         self, config: ModelConfig, batch: int, capacity: int, *, start: Tensor | None = None,
         dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
-        shape = (config.num_hidden_layers, batch, capacity, config.num_key_value_heads, config.head_dim)
+        shape = (config.num_hidden_layers, batch, config.num_key_value_heads, capacity, config.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.start = torch.zeros(batch, dtype=torch.long, device=device) if start is None else start
@@ -25,11 +25,11 @@ class KVCache:
         self.length = 0
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (B, T, KV, D) after what is there; return all of the layer's keys and values (B, S, KV, D)."""
-        end = self.length + keys.shape[1]
-        self.keys[layer, :, self.length : end] = keys
-        self.values[layer, :, self.length : end] = values
-        return self.keys[layer, :, :end], self.values[layer, :, :end]
+        """Store (B, K, T, D) after what is there; return all of the layer's keys and values (B, K, S, D)."""
+        end = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def advance(self, tokens: int) -> None:
         """Called once a forward pass, after every layer has appended."""
@@ -41,8 +41,8 @@ class KVCache:
         return (slots - self.start[:, None]).clamp_(min=0)
 
     def mask(self, tokens: int) -> Tensor | None:
-        """May slot ``length + i`` see slot ``s``: (B, 1, tokens, length + tokens) bool; None: all of them."""
-        if tokens == 1 and not self.padded:
+        """May slot ``length + i`` see slot ``s``: (B, 1, tokens, length + tokens) bool; None: plainly causal."""
+        if not self.padded and (tokens == 1 or self.length == 0):
             return None
         slots = torch.arange(self.length + tokens, device=self.start.device)
         causal = slots <= slots[self.length :, None]

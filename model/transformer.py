@@ -47,18 +47,11 @@ class Attention(nn.Module):
         query = self.q_proj(x).view(batch, tokens, self.heads, self.head_dim)
         key = self.k_proj(x).view(batch, tokens, self.key_value_heads, self.head_dim)
         value = self.v_proj(x).view(batch, tokens, self.key_value_heads, self.head_dim)
-        query, key = rotate(query, *turn), rotate(key, *turn)
+        query, key = rotate(query, *turn).transpose(1, 2), rotate(key, *turn).transpose(1, 2)
+        value = value.transpose(1, 2)  # (B, K, T, D)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
-        # (B, T, N, D) -> (B, N, T, D); SDPA aligns a causal mask top-left, so it serves only T == S
-        output = F.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            attn_mask=mask,
-            is_causal=mask is None and tokens > 1,
-            enable_gqa=self.heads != self.key_value_heads,
-        )
+        output = attend(query, key, value, mask)  # (B, N, T, D)
         return self.o_proj(output.transpose(1, 2).reshape(batch, tokens, hidden))
 
 
@@ -169,6 +162,18 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.advance(tokens)
         return self.model.norm(x)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(query key^T / sqrt(D)) value, causal where there is no mask: (B, N, T, D), 2 x (B, K, S, D) and
+    (B, 1, T, S) bool -> (B, N, T, D)."""
+    batch, heads, tokens, size = query.shape
+    if tokens == 1:  # decoding: the query heads of a group take the place of the tokens, no key is repeated
+        grouped = query.view(batch, key.shape[1], -1, size)
+        return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask).view(query.shape)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=heads != key.shape[1]
+    )
 
 
 def document_mask(document_ids: Tensor) -> Tensor:
