@@ -40,7 +40,7 @@ class ConversationsConfig(StageConfig):
     preference_per_family: int = Field(100, ge=1)
     rl_per_family: int = Field(100, ge=1)
     heldout_per_family: int = Field(40, ge=1)
-    system_prompt_share: float = Field(0.4, ge=0, le=1, description="share of prompts with a system message")
+    system_prompt_share: float = Field(0.8, ge=0, le=1, description="share of prompts with a system message")
     candidates: int = Field(3, ge=1, description="teacher's responses a prompt, before rejection")
     teacher_error_rate: float = Field(0.2, ge=0, lt=1, description="share of candidates with wrong content")
     teacher_misformat_rate: float = Field(0.1, ge=0, lt=1, description="share in a wrong form")

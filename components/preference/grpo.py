@@ -1,0 +1,97 @@
+"""Stage ``grpo``: group relative policy optimisation (arXiv 2402.03300) with verifiable and learnt rewards.
+
+Published (report, section 4.3): 8 answers a query, global batch 2,048, 2,048 answers an episode; queries in order of the
+variance of their answers' reward, high first. Learning rate, clipping and KL weight are not published.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from components.stage import Inputs, Run, StageError, Summary, effect
+from components.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from components.preference.rollout import PolicyBatch
+    from model.transformer import Transformer
+
+
+class GRPOConfig(TrainingConfig):
+    """Defaults are the published values where there are any."""
+
+    learning_rate: float = Field(1e-6, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    steps: int = Field(100, ge=1, description="updates")
+    group_size: int = Field(8, ge=2, description="answers a query")
+    queries_per_rollout: int = Field(256, ge=1, description="2,048 answers an episode / 8 answers a query")
+    updates_per_rollout: int = Field(1, ge=1, description="updates that learn from one rollout")
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(64, ge=1)
+    sequence_length: int = Field(32_768, ge=16, description="tokens of a packed window")
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_high: float = Field(0.2, gt=0)
+    kl_coefficient: float = Field(0.0, ge=0, description="weight of the k3 estimate of KL to the DPO policy")
+    reduction: Literal["sequence", "token"] = Field("sequence", description="mean over answers, or over tokens")
+    advantage_scaling: Literal["group", "batch", "none"] = Field("group", description="by whose deviation")
+    correct_weight: float = Field(1.0, ge=0)
+    format_weight: float = Field(0.1, ge=0)
+    reward_model_weight: float = Field(0.1, ge=0)
+    scoring_samples: int = Field(4, ge=2, description="answers a query, from which the variance is estimated")
+    evaluate_every: int = Field(10, ge=1, description="updates between held-out pass rates in the history")
+    evaluation_prompts: int = Field(200, ge=1)
+    evaluation_samples: int = Field(4, ge=1)
+
+
+def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
+    """Reinforce the DPO policy; the effect is its held-out pass rate, sampled, paired by prompt."""
+    from components.evaluation.statistics import paired_difference
+    from components.preference.grpo_worker import Worker
+    from components.preference.losses import clipped_policy_loss, reduce_tokens
+    from components.sft.saving import save_trained
+    from components.training.loop import train
+    from model.loss import token_log_probs
+
+    worker = Worker(config, inputs, run)
+    if not worker.queries or not worker.heldout:
+        raise StageError("grpo: the conversations hold no rl or no heldout split; raise their sizes")
+
+    def objective(model: "Transformer", batch: "PolicyBatch") -> tuple[Any, dict[str, float]]:
+        packed = batch.sequences
+        hidden = model(packed.input_ids, document_ids=packed.document_ids)
+        log_probs = token_log_probs(hidden, model.output_weight, packed.labels)[packed.learnt]
+        sequence = packed.token_sequence
+        result = clipped_policy_loss(
+            log_probs, batch.old_log_probs, batch.advantages[sequence], clip_low=config.clip_low,
+            clip_high=config.clip_high, reference_log_probs=worker.reference_log_probs(packed),
+            kl_coefficient=config.kl_coefficient,
+        )  # fmt: skip
+        loss = reduce_tokens(result.loss, batch.answer[sequence], batch.lengths, config.reduction)
+        return loss, {
+            **batch.facts,
+            "kl": result.kl.mean().item(),
+            "clipped": result.clipped.float().mean().item(),
+            "tokens": float((packed.document_ids >= 0).sum()),
+        }
+
+    history = train(
+        worker.model, objective, worker.batch_at, config=config, steps=config.steps, run=run, name="grpo"
+    )  # fmt: skip
+    before, after = worker.pass_rates(0), worker.pass_rates(config.steps)
+    facts = save_trained(run, worker.model, worker.tokenizer, "grpo", history, config.sequence_length)
+    rollouts = worker.write_rollouts()
+    gain = paired_difference(after.correct, before.correct, seed=run.seed)
+    curve = worker.curve()
+    return {
+        **facts,
+        "queries": len(worker.queries),
+        "rollouts": rollouts,
+        "reward": {"first": history[0]["reward"], "last": history[-1]["reward"]},
+        "heldout_curve": curve,
+        "before": before.summary(worker.heldout),
+        "after": after.summary(worker.heldout),
+        "effects": [
+            effect("held-out pass rate, sampled", float(after.correct.mean()), float(before.correct.mean()),
+                   low=gain.low, high=gain.high,
+                   note=f"{len(worker.heldout)} prompts x {config.evaluation_samples} answers at temperature 1"),
+        ],
+    }  # fmt: skip

@@ -1,0 +1,189 @@
+"""The rollout side of GRPO: orders the queries, samples and rewards answers, measures, and remembers all of it.
+
+Everything that a kill must not lose lies in ``run.state`` as small files, each written atomically and each a pure
+function of (seed, step, weights at that step): found there, it is read instead of made again.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.preference.reward_scoring import load_reward_model
+from components.preference.rollout import (
+    PolicyBatch,
+    RewardWeights,
+    advantages_of,
+    order_by_variance,
+    policy_batch,
+    reward_answers,
+)
+from components.sft.conversation_store import Conversation, read_conversations
+from components.sft.sampling import Answer, Outcome, measure, sample_answers, spread
+from components.sft.sequences import PackedSequences
+from components.stage import Inputs, Run
+from components.training.checkpoint import write_atomically
+from model.checkpoint import load_model
+from model.loss import token_log_probs
+from model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from components.preference.grpo import GRPOConfig
+
+
+class Worker:
+    """Holds the policy under training and what it is rewarded with."""
+
+    def __init__(self, config: "GRPOConfig", inputs: Inputs, run: Run) -> None:
+        self.config, self.run = config, run
+        self.model = load_model(inputs["policy"].path, run.device)
+        self.tokenizer = Tokenizer.load(inputs["policy"].path)
+        self.reward_model = load_reward_model(inputs["reward"].path, run.device)
+        self.weights = RewardWeights(config.correct_weight, config.format_weight, config.reward_model_weight)
+        self.queries = read_conversations(inputs["conversations"], "rl")
+        heldout = read_conversations(inputs["conversations"], "heldout")
+        self.heldout = spread(heldout, config.evaluation_prompts)
+        self.reference = copy.deepcopy(self.model).requires_grad_(False) if config.kl_coefficient > 0 else None
+        self.rollouts, self.measured = run.state / "rollouts", run.state / "measured"
+        self.rollouts.mkdir(parents=True, exist_ok=True)
+        self.measured.mkdir(parents=True, exist_ok=True)
+        self.order = (
+            np.array(_remember(run.state / "order.json", self._score_queries)) if self.queries else np.array([])
+        )
+        self.pass_rates(0)
+
+    # -- queries ---------------------------------------------------------------------------------------------
+
+    def _score_queries(self) -> list[int]:
+        """Query indices by the variance of their answers' reward under the policy before RL, high first."""
+        answers = self._sample(self.queries, self.config.scoring_samples, seed=-1)
+        rewards = reward_answers(self.queries, answers, self.weights, self.reward_model)
+        return order_by_variance(rewards.total.var(axis=1)).tolist()
+
+    def _queries_of(self, rollout: int) -> list[Conversation]:
+        """The next queries in order; after the last one the first comes again."""
+        count = self.config.queries_per_rollout
+        places = (rollout * count + np.arange(count)) % len(self.order)
+        return [self.queries[i] for i in self.order[places]]
+
+    # -- batches ---------------------------------------------------------------------------------------------
+
+    def batch_at(self, step: int) -> PolicyBatch:
+        """The batch of an update: a part of the rollout that it belongs to, sampled with the weights at its start."""
+        if step and step % self.config.evaluate_every == 0:
+            self.pass_rates(step)
+        rollout, part = divmod(step, self.config.updates_per_rollout)
+        saved = _remember(self.rollouts / f"{rollout:06d}.json", lambda: self._roll_out(rollout))
+        answers = [Answer(**answer) for answer in saved["answers"]]
+        advantages, parts = np.array(saved["advantages"]), self.config.updates_per_rollout
+        # Whole groups stay together: rows are flat over (queries, group).
+        rows = np.arange(len(answers)).reshape(-1, self.config.group_size)[part::parts].ravel()
+        return _to(
+            policy_batch(
+                [answers[i] for i in rows], advantages[rows], saved["facts"],
+                sequence_length=self.config.sequence_length, padding_id=self.tokenizer.eos_id,
+            ),
+            self.run.device,
+        )  # fmt: skip
+
+    def _roll_out(self, rollout: int) -> dict[str, Any]:
+        queries = self._queries_of(rollout)
+        answers = self._sample(queries, self.config.group_size, seed=rollout)
+        rewards = reward_answers(queries, answers, self.weights, self.reward_model)
+        advantages = advantages_of(rewards.total, self.config.advantage_scaling)
+        flat = [answer for group in answers for answer in group]
+        return {
+            "queries": [query.id for query in queries],
+            "tasks": [query.task for query in queries],
+            "answers": [asdict(answer) for answer in flat],
+            "rewards": rewards.total.ravel().tolist(),
+            "correct": rewards.correct.ravel().tolist(),
+            "format": rewards.format.ravel().tolist(),
+            "advantages": advantages.ravel().tolist(),
+            "facts": {
+                "reward": float(rewards.total.mean()),
+                "pass_rate": float(rewards.correct.mean()),
+                "format_rate": float(rewards.format.mean()),
+                "answer_tokens": float(np.mean([len(answer.tokens) for answer in flat])),
+                "groups_learnt": float((rewards.correct.std(axis=1) > 0).mean()),
+            },
+        }
+
+    def _sample(self, queries: list[Conversation], samples: int, seed: int) -> list[list[Answer]]:
+        return sample_answers(
+            self.model, self.tokenizer, [query.prompt for query in queries], samples=samples,
+            temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens,
+            seed=self.run.seed * 1_000_003 + 1 + seed,
+        )  # fmt: skip
+
+    def reference_log_probs(self, packed: PackedSequences) -> Tensor | None:
+        """(tokens,) under the policy before RL; None where no KL is asked for."""
+        if self.reference is None:
+            return None
+        with torch.no_grad():
+            hidden = self.reference(packed.input_ids, document_ids=packed.document_ids)
+            return token_log_probs(hidden, self.reference.output_weight, packed.labels)[packed.learnt]
+
+    # -- measurement -----------------------------------------------------------------------------------------
+
+    def pass_rates(self, step: int) -> Outcome:
+        """Held-out outcome of the weights after ``step`` updates, sampled at temperature 1 with common randomness."""
+
+        def compute() -> dict[str, list[float]]:
+            outcome = measure(
+                self.model, self.tokenizer, self.heldout, samples=self.config.evaluation_samples, temperature=1.0,
+                max_new_tokens=self.config.max_new_tokens, seed=self.run.seed,
+            )  # fmt: skip
+            self.run.metrics({"heldout_pass_rate": float(outcome.correct.mean())}, step=step)
+            return {"correct": outcome.correct.tolist(), "format": outcome.format.tolist()}
+
+        saved = _remember(self.measured / f"{step:06d}.json", compute)
+        return Outcome(np.array(saved["correct"]), np.array(saved["format"]))
+
+    def curve(self) -> list[dict[str, float]]:
+        """Held-out pass rate by step, for the report's plot."""
+        steps = sorted(int(path.stem) for path in self.measured.glob("*.json"))
+        return [{"step": step, "pass_rate": float(self.pass_rates(step).correct.mean())} for step in steps]
+
+    def write_rollouts(self) -> int:
+        """All answers with their rewards to ``rollouts.parquet``; returns how many."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows: dict[str, list[Any]] = {
+            name: [] for name in ("rollout", "query", "task", "text", "reward", "correct", "format", "advantage")
+        }
+        count = -(-self.config.steps // self.config.updates_per_rollout)
+        for rollout in range(count):
+            saved = json.loads((self.rollouts / f"{rollout:06d}.json").read_text())
+            answers = saved["answers"]
+            rows["rollout"] += [rollout] * len(answers)
+            for name, source in (("query", "queries"), ("task", "tasks")):
+                rows[name] += [value for value in saved[source] for _ in range(self.config.group_size)]
+            rows["text"] += [answer["text"] for answer in answers]
+            for name, source in (("reward", "rewards"), ("advantage", "advantages")):
+                rows[name] += saved[source]
+            rows["correct"] += saved["correct"]
+            rows["format"] += saved["format"]
+        pq.write_table(pa.table(rows), self.run.output / "rollouts.parquet", compression="zstd")
+        return len(rows["text"])
+
+
+def _remember(path: Path, compute: Callable[[], Any]) -> Any:
+    """JSON from ``path``, or computed and written there atomically."""
+    if not path.exists():
+        write_atomically(path, json.dumps(compute()).encode())
+    return json.loads(path.read_text())
+
+
+def _to(batch: PolicyBatch, device: str) -> PolicyBatch:
+    return PolicyBatch(
+        batch.sequences.to(device), batch.old_log_probs.to(device), batch.advantages.to(device),
+        batch.lengths.to(device), batch.answer.to(device), batch.facts,
+    )  # fmt: skip

@@ -1,0 +1,117 @@
+"""Rollouts of GRPO: answers of the current policy to a step's queries, with rewards and advantages."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.preference.losses import group_advantages
+from components.preference.reward_scoring import RewardModel, score
+from components.sft.conversation_store import Conversation
+from components.sft.sampling import Answer, judge
+from components.sft.sequences import PackedSequences, pack
+from model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """Shares of the verifiable and of the learnt reward; each part is in [0, 1]."""
+
+    correct: float
+    format: float
+    model: float
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Of ``(queries, group)`` answers, float64."""
+
+    total: np.ndarray
+    correct: np.ndarray
+    format: np.ndarray
+
+
+def reward_answers(
+    conversations: list[Conversation], answers: list[list[Answer]], weights: RewardWeights,
+    reward_model: tuple[RewardModel, Tokenizer],
+) -> Rewards:  # fmt: skip
+    """weights.correct * verified + weights.format * well-formed + weights.model * sigmoid(normalised score)."""
+    verdicts = np.array(
+        [[judge(c, a) for a in group] for c, group in zip(conversations, answers, strict=True)], dtype=np.float64
+    )  # (queries, group, 2)
+    correct, form = verdicts[:, :, 0], verdicts[:, :, 1]
+    total = weights.correct * correct + weights.format * form
+    if weights.model > 0:
+        whole = [
+            [*c.prompt, {"role": "assistant", "content": a.text}]
+            for c, group in zip(conversations, answers, strict=True)
+            for a in group
+        ]
+        scores = np.array(score(*reward_model, whole)).reshape(total.shape)
+        total = total + weights.model / (1 + np.exp(-scores))
+    return Rewards(total, correct, form)
+
+
+@dataclass(frozen=True)
+class PolicyBatch:
+    """What one update (or one micro-batch of it) learns from. Token tensors follow the packed reading order."""
+
+    sequences: PackedSequences
+    old_log_probs: Tensor
+    """(tokens,) under the policy that wrote the answers."""
+    advantages: Tensor
+    """(sequences,)."""
+    lengths: Tensor
+    """(answers,) tokens of *every* sampled answer, also of those that were left out: what means are over."""
+    answer: Tensor
+    """(sequences,) index into ``lengths``."""
+    facts: dict[str, float]
+
+
+def advantages_of(rewards: np.ndarray, scaling: str) -> np.ndarray:
+    """(queries, group) advantages; ``group`` divides by each group's deviation, ``batch`` by that of all, ``none``."""
+    values = torch.from_numpy(rewards)
+    result = group_advantages(values, scale=scaling == "group")
+    if scaling == "batch":
+        result = result / (result.std() + 1e-6)
+    return result.numpy()
+
+
+def policy_batch(
+    answers: list[Answer], advantages: np.ndarray, facts: dict[str, float], *, sequence_length: int, padding_id: int
+) -> PolicyBatch:
+    """Pack the answers that teach something; those of zero advantage have no gradient and are left out.
+
+    ``answers`` and ``advantages`` (answers,) are flat over queries and groups.
+    """
+    useful = np.flatnonzero(np.abs(advantages) > 1e-9)
+    if not len(useful):
+        useful = np.array([0])  # keeps the step well defined: one answer with advantage zero
+    sequences = [
+        (answers[i].prompt + answers[i].tokens, [False] * len(answers[i].prompt) + [True] * len(answers[i].tokens))
+        for i in useful
+    ]
+    packed = pack(sequences, sequence_length, padding_id)
+    old = [np.asarray(answers[i].log_probs, np.float32) for i in useful]
+    # Learnt tokens are read window by window; within a sequence they keep their order.
+    order = packed.token_sequence.numpy()
+    place = np.zeros(len(order), np.int64)
+    for index in range(len(useful)):
+        mine = order == index
+        place[mine] = np.arange(mine.sum())
+    flat = np.concatenate(old)
+    starts = np.cumsum([0, *(len(values) for values in old[:-1])])
+    return PolicyBatch(
+        packed,
+        torch.from_numpy(flat[starts[order] + place]),
+        torch.from_numpy(advantages[useful].astype(np.float32)),
+        torch.tensor([len(answer.tokens) for answer in answers]),
+        torch.from_numpy(useful),
+        facts,
+    )
+
+
+def order_by_variance(variances: np.ndarray) -> np.ndarray:
+    """Query indices, highest variance of the answers' reward first; equals keep their order (report, section 4.3)."""
+    return np.argsort(-variances, kind="stable")
