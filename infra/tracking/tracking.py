@@ -236,7 +236,7 @@ class Tracking:
             self._unfinished -= 1
             if operation["op"] == "create" and key in operations.run_ids:
                 self._run_ids[key] = operations.run_ids[key]
-            if operation["op"] == "end":
+            elif operation["op"] in ("create", "end"):  # a create without an id was refused for good
                 self._open.discard(key)
             self._changed.notify_all()
 
