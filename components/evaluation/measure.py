@@ -4,9 +4,6 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import torch
-from model.generation import Generation, generate
-
 from components.data.shard_reader import ShardReader
 from components.evaluation.bits_per_byte import document_bits
 from components.evaluation.held_out import held_out_documents
@@ -14,7 +11,7 @@ from components.evaluation.items import Items
 from components.evaluation.passkey import passkey_outcomes, passkey_problems, sentences
 from components.evaluation.statistics import paired_difference
 from components.sft.conversation_store import Conversation, read_conversations
-from components.sft.tasks import verify
+from components.sft.sampling import Answer, judge, sample_answers
 from components.stage import Inputs, Run, effect
 from model.checkpoint import load_model
 from model.tokenizer import Tokenizer
@@ -22,7 +19,7 @@ from model.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from components.evaluation.evaluate import EvaluationConfig
 
-PROMPTS_PER_BATCH = 64
+ANSWERS_PER_BATCH = 256
 
 
 class Measurement:
@@ -59,7 +56,7 @@ class Measurement:
         problems = passkey_problems(
             self.tokenizer, filler, self.config.passkey_lengths, self.config.passkeys_per_length, self.run.seed
         )
-        with self.run.progress(len(problems), "pass keys", unit="key") as bar, torch.inference_mode():
+        with self.run.progress(len(problems), "pass keys", unit="key") as bar:
             outcomes = passkey_outcomes(self.model, self.tokenizer, problems, advance=bar.advance)
         for problem, right in zip(problems, outcomes, strict=True):
             self.items.add("passkey", str(problem.length), problem.item, right)
@@ -72,12 +69,11 @@ class Measurement:
         answers = {"greedy": self._answer(chosen, 0.0, 1)}
         if self.config.samples:
             answers["sampled"] = self._answer(chosen, self.config.temperature, self.config.samples)
-        for mode, generations in answers.items():
-            texts = [[self.tokenizer.decode(g.tokens) for g in given] for given in generations]
-            for conversation, given, spoken in zip(chosen, generations, texts, strict=True):
-                for number, (generation, text) in enumerate(zip(given, spoken, strict=True)):
-                    self._judge(conversation, mode, number, generation, text)
-        self._compare_with_chance(chosen, [given[0] for given in answers["greedy"]])
+        for mode, of_prompts in answers.items():
+            for conversation, given in zip(chosen, of_prompts, strict=True):
+                for number, answer in enumerate(given):
+                    self._judge(conversation, mode, number, answer)
+        self._compare_with_chance(chosen, [only for (only,) in answers["greedy"]])
         if self.config.samples and "reward" in self.inputs:
             self._reward(chosen, answers["sampled"])
         self._show(chosen, answers)
@@ -106,67 +102,56 @@ class Measurement:
             )  # fmt: skip
         return found
 
-    def _answer(self, chosen: list[Conversation], temperature: float, samples: int) -> list[list[Generation]]:
+    def _answer(self, chosen: list[Conversation], temperature: float, samples: int) -> list[list[Answer]]:
         """``samples`` answers to every prompt."""
-        prompts = [self.tokenizer.render_chat(c.prompt, add_generation_prompt=True) for c in chosen]
-        # Prompts of about one length together; each batch has its own seed, so batches do not repeat one another.
-        order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
-        answers: list[list[Generation]] = [[] for _ in prompts]
-        step = max(1, PROMPTS_PER_BATCH // samples)
-        with self.run.progress(len(prompts), f"answers at {temperature:g}", unit="prompt") as bar:
-            for begin in range(0, len(order), step):
-                batch = order[begin : begin + step]
-                given = generate(
-                    self.model,
-                    [prompts[index] for index in batch],
-                    max_new_tokens=self.config.max_new_tokens,
-                    temperature=temperature,
-                    stop_ids=(self.tokenizer.im_end_id, self.tokenizer.eos_id),
-                    seed=self.run.seed * 1_000_003 + begin,
-                    samples_per_prompt=samples,
-                )
-                for place, index in enumerate(batch):
-                    answers[index] = given[place * samples : (place + 1) * samples]
-                bar.advance(len(batch))
+        answers: list[list[Answer]] = []
+        step = max(1, ANSWERS_PER_BATCH // samples)
+        with self.run.progress(len(chosen), f"answers at {temperature:g}", unit="prompt") as bar:
+            for begin in range(0, len(chosen), step):
+                prompts = [conversation.prompt for conversation in chosen[begin : begin + step]]
+                answers += sample_answers(
+                    self.model, self.tokenizer, prompts, samples=samples, temperature=temperature,
+                    max_new_tokens=self.config.max_new_tokens, seed=self.run.seed,
+                )  # fmt: skip
+                bar.advance(len(prompts))
         return answers
 
-    def _judge(self, conversation: Conversation, mode: str, number: int, given: Generation, text: str) -> None:
-        verdict = verify((conversation.task, conversation.answer), text)
+    def _judge(self, conversation: Conversation, mode: str, number: int, answer: Answer) -> None:
+        verdict = judge(conversation, answer)
         item = f"{conversation.id}/{number}"
         for metric, score in (
             (f"verified_{mode}", verdict.correct),
             (f"format_{mode}", verdict.format),
-            (f"stopped_{mode}", given.finished),
-            (f"answer_tokens_{mode}", len(given.tokens)),
+            (f"stopped_{mode}", answer.finished),
+            (f"answer_tokens_{mode}", len(answer.tokens)),
         ):
             self.items.add(metric, conversation.task, item, score, cluster=conversation.id)
 
-    def _compare_with_chance(self, chosen: list[Conversation], given: list[Generation]) -> None:
+    def _compare_with_chance(self, chosen: list[Conversation], given: list[Answer]) -> None:
         """Judge every greedy answer for its own prompt and for the next prompt of the same family."""
         families: dict[str, list[int]] = defaultdict(list)
         for index, conversation in enumerate(chosen):
             families[conversation.task].append(index)
-        texts = [self.tokenizer.decode(generation.tokens) for generation in given]
-        for family, members in families.items():
+        for members in families.values():
             for index, other in zip(members, members[1:] + members[:1], strict=True):
-                own = verify((family, chosen[index].answer), texts[index]).correct
-                self._by_chance.append((own, verify((family, chosen[other].answer), texts[index]).correct))
+                own, swapped = (judge(chosen[place], given[index]).correct for place in (index, other))
+                self._by_chance.append((own, swapped))
 
-    def _reward(self, chosen: list[Conversation], answers: list[list[Generation]]) -> None:
+    def _reward(self, chosen: list[Conversation], answers: list[list[Answer]]) -> None:
         """Metric ``reward``: the reward model's score of the sampled answers."""
-        from components.preference.reward_model import load_reward_model, score
+        from components.preference.reward_scoring import load_reward_model, score
 
         reward_model, tokenizer = load_reward_model(self.inputs["reward"].path, self.run.device)
         entries = [
-            (c, f"{c.id}/{number}", [*c.prompt, {"role": "assistant", "content": self.tokenizer.decode(g.tokens)}])
+            (c, f"{c.id}/{number}", [*c.prompt, {"role": "assistant", "content": answer.text}])
             for c, given in zip(chosen, answers, strict=True)
-            for number, g in enumerate(given)
+            for number, answer in enumerate(given)
         ]
         scores = score(reward_model, tokenizer, [messages for _, _, messages in entries])
         for (conversation, item, _), value in zip(entries, scores, strict=True):
             self.items.add("reward", conversation.task, item, value, cluster=conversation.id)
 
-    def _show(self, chosen: list[Conversation], answers: dict[str, list[list[Generation]]]) -> None:
+    def _show(self, chosen: list[Conversation], answers: dict[str, list[list[Answer]]]) -> None:
         """Answers to the same few prompts of every checkpoint, one of each family before a second of any."""
         rank: dict[str, int] = defaultdict(int)
         order = []
@@ -175,15 +160,14 @@ class Measurement:
             rank[conversation.task] += 1
         for _, index in sorted(order)[: self.config.shown_prompts]:
             conversation, greedy = chosen[index], answers["greedy"][index][0]
-            text = self.tokenizer.decode(greedy.tokens)
-            verdict = verify((conversation.task, conversation.answer), text)
+            verdict = judge(conversation, greedy)
             self.samples.append(
                 {
                     "id": conversation.id,
                     "task": conversation.task,
                     "messages": conversation.prompt,
                     "expected": conversation.answer,
-                    "response": text,
+                    "response": greedy.text,
                     "correct": verdict.correct,
                     "format": verdict.format,
                 }

@@ -8,10 +8,10 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from model.generation import generate
+from itertools import groupby
 
 from components.data.retrieval import RetrievalDocument, retrieval_document
+from model.generation import generate
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 
@@ -48,16 +48,12 @@ def passkey_outcomes(
     tokenizer: Tokenizer,
     problems: Sequence[PasskeyProblem],
     *,
-    tokens_per_batch: int = 16_384,
     advance: Callable[[int], None] = lambda problems: None,
 ) -> list[bool]:
     """Whether greedy generation gives exactly the digits, for each problem."""
-    outcomes = []
-    begin = 0
-    while begin < len(problems):
-        # Problems are in order of length: one batch holds about tokens_per_batch prompt tokens.
-        size = max(1, tokens_per_batch // max(1, problems[begin].length))
-        batch = problems[begin : begin + size]
+    outcomes: list[bool] = []
+    for _, of_length in groupby(problems, key=lambda problem: problem.length):
+        batch = list(of_length)
         answers = generate(
             model,
             [problem.prompt for problem in batch],
@@ -65,7 +61,6 @@ def passkey_outcomes(
             stop_ids=(tokenizer.eos_id, tokenizer.im_end_id),
         )
         outcomes += [is_right(tokenizer.decode(a.tokens), p.answer) for a, p in zip(answers, batch, strict=True)]
-        begin += len(batch)
         advance(len(batch))
     return outcomes
 
