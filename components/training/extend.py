@@ -1,0 +1,87 @@
+"""Stage ``extend``: the second phase of pre-training, longer context with a raised RoPE base (report, section 3.3).
+
+The base frequency goes from 10,000 to 1,000,000 (ABF, Xiong et al. 2023, arXiv 2309.16039) and a share of the
+sequences is long: the report's Turbo uses 40% at the current maximum and 60% shorter.
+"""
+
+from pydantic import Field
+
+from components.stage import Inputs, Run, Summary, effect
+from components.training.config import TrainingConfig
+
+
+class ExtendConfig(TrainingConfig):
+    """Published: 4,096 to 32,768 tokens, base 10,000 to 1,000,000."""
+
+    sequence_length: int = Field(32_768, ge=8, description="the new context length")
+    rope_theta: float = Field(1_000_000.0, gt=0, description="the raised RoPE base")
+    tokens: int = Field(gt=0, description="training tokens of this phase")
+    batch_tokens: int = Field(4_194_304, ge=8, description="tokens an update")
+    long_share: float = Field(0.4, ge=0, le=1, description="share of windows with a document beyond the old context")
+
+
+def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
+    """Continue training ``base`` at ``sequence_length``; effect: loss on the tokens beyond the old context."""
+    import numpy as np
+
+    from components.data.shard_reader import ShardReader
+    from components.training.language_modelling import held_out_loss, mark_padding, next_token_loss
+    from components.training.loop import train
+    from components.training.saving import save_trained
+    from model.checkpoint import load_model
+    from model.tokenizer import Tokenizer
+    from model.transformer import Transformer
+
+    reader = ShardReader(inputs["shards"])
+    base = load_model(inputs["base"].path, run.device)
+    old_length = base.config.max_position_embeddings
+    before = held_out_loss(base, reader, config.sequence_length)
+    short_before = held_out_loss(base, reader, old_length)
+    extended = base.config.model_copy(
+        update={"rope_theta": config.rope_theta, "max_position_embeddings": config.sequence_length}
+    )
+    model = Transformer(extended).to(run.device)
+    model.load_state_dict(base.state_dict())
+    del base
+
+    windows = reader.windows(config.sequence_length)
+    longest_piece = np.maximum.reduceat(windows.sizes, windows.first_piece[:-1])
+    is_long = longest_piece > old_length + 1
+    batch_size = max(1, round(config.batch_tokens / config.sequence_length))
+    steps = max(1, round(config.tokens / (batch_size * config.sequence_length)))
+    long_rows = np.flatnonzero(is_long)
+    short_rows = np.flatnonzero(~is_long)
+    run.info(
+        f"extend: {steps:,} steps of {batch_size} x {config.sequence_length} tokens, RoPE base {config.rope_theta:g}, "
+        f"{len(long_rows):,} long and {len(short_rows):,} short windows"
+    )
+
+    def batch_at(step: int):  # type: ignore[no-untyped-def]
+        # A draw without replacement per step: stateless, and repeats are rare beside the number of windows.
+        draw = np.random.default_rng([run.seed, step, config.sequence_length])
+        wanted = np.flatnonzero(draw.random(batch_size) < config.long_share).size
+        wanted = batch_size if not len(short_rows) else wanted if len(long_rows) else 0
+        rows = np.concatenate(
+            [draw.choice(long_rows, wanted) if wanted else long_rows[:0],
+             draw.choice(short_rows, batch_size - wanted) if wanted < batch_size else short_rows[:0]]
+        )  # fmt: skip
+        return mark_padding(reader.train.read(windows, rows, padding=reader.eos_id), reader.eos_id).to(run.device)
+
+    history = train(model, next_token_loss, batch_at, config=config, steps=steps, run=run, name="extend")
+    after = held_out_loss(model, reader, config.sequence_length)
+    short_after = held_out_loss(model, reader, old_length)
+    tokenizer = Tokenizer.load(inputs["base"].path)
+    facts = save_trained(run, model, tokenizer, "language modelling, long context", history, config.sequence_length)
+    return {
+        **facts,
+        "old_length": old_length,
+        "sequence_length": config.sequence_length,
+        "rope_theta": config.rope_theta,
+        "long_windows": len(long_rows),
+        "effects": [
+            effect(f"held-out loss at {config.sequence_length} tokens", after, before, unit="nats a token",
+                   better="lower", note="baseline: the unextended model at the same length"),
+            effect(f"held-out loss at {old_length} tokens", short_after, short_before, unit="nats a token",
+                   better="lower", note="baseline: the unextended model"),
+        ],
+    }  # fmt: skip

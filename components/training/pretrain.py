@@ -1,0 +1,85 @@
+"""Stage ``pretrain``: next-token prediction from scratch at the short context (report, section 3.2).
+
+The learning rate and the batch size are what the recipe's own scaling law predicts for this model size and this
+many tokens, unless the recipe sets ``hyper_parameters = "recipe"``.
+"""
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from components.stage import Inputs, Run, StageError, Summary, effect
+from components.training.config import TrainingConfig
+from model.config import ModelConfig
+
+
+class PretrainConfig(TrainingConfig):
+    """The report's first phase has context 4,096; tokens and rate come from the recipe."""
+
+    model: ModelConfig
+    tokens: int = Field(gt=0, description="training tokens")
+    sequence_length: int = Field(4096, ge=8)
+    hyper_parameters: Literal["scaling-law", "recipe"] = Field(
+        "scaling-law", description="where learning_rate and batch_tokens come from"
+    )
+    batch_tokens: int = Field(4_194_304, ge=8, description="tokens an update, when hyper_parameters is recipe")
+    micro_batch_tokens: int = Field(16_384, ge=8, description="most tokens of one forward pass")
+
+
+def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
+    """Train ``config.model`` on the shards; effect: held-out loss against the scaling law's prediction."""
+    from components.data.shard_reader import ShardReader
+    from components.scaling.law import ScalingLaw
+    from components.training.language_modelling import held_out_loss, next_token_loss, uniform_batches
+    from components.training.loop import train
+    from components.training.saving import save_trained
+    from model.tokenizer import Tokenizer
+    from model.transformer import Transformer
+
+    reader = ShardReader(inputs["shards"])
+    tokenizer = Tokenizer.load(inputs["tokenizer"].path)
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise StageError(
+            f"pretrain.model.vocab_size is {config.model.vocab_size} but the tokenizer has {tokenizer.vocab_size} "
+            "tokens; raise it (published models round up to a multiple of 128)"
+        )
+    law = ScalingLaw.read(inputs["scaling"].path / "law.json")
+    size = config.model.num_non_embedding_parameters()
+    training: TrainingConfig = config
+    batch_tokens = config.batch_tokens
+    if config.hyper_parameters == "scaling-law":
+        training = config.model_copy(update={"learning_rate": law.predict_learning_rate(size, config.tokens)})
+        batch_tokens = round(law.predict_batch_tokens(size, config.tokens))
+    batch_size = max(1, round(batch_tokens / config.sequence_length))
+    steps = max(1, round(config.tokens / (batch_size * config.sequence_length)))
+    run.info(
+        f"pretrain: {config.model.num_parameters():,} parameters, {steps:,} steps of {batch_size} x "
+        f"{config.sequence_length} tokens, learning rate {training.learning_rate:.2e} ({config.hyper_parameters})"
+    )
+
+    model = Transformer(config.model).init_weights(run.seed).to(run.device)
+    before = held_out_loss(model, reader, config.sequence_length)
+    rows = max(1, config.micro_batch_tokens // config.sequence_length)
+    whole = uniform_batches(reader, run.seed, batch_size, config.sequence_length, run.device)
+    history = train(
+        model, next_token_loss, lambda step: list(whole(step).split(rows)),
+        config=training, steps=steps, run=run, name="pretrain",
+    )  # fmt: skip
+    after = held_out_loss(model, reader, config.sequence_length)
+    predicted = law.predict_loss(size, config.tokens)
+    facts = save_trained(run, model, tokenizer, "language modelling", history, config.sequence_length)
+    return {
+        **facts,
+        "learning_rate": training.learning_rate,
+        "batch_tokens": batch_size * config.sequence_length,
+        "hyper_parameters": config.hyper_parameters,
+        "held_out_loss": after,
+        "predicted_loss": predicted,
+        "epochs": facts["tokens"] / max(1, reader.train_tokens),
+        "effects": [
+            effect("held-out loss after pre-training, before it", after, before, unit="nats a token", better="lower",
+                   note=f"uniform guessing is {math.log(config.model.vocab_size):.2f}"),
+            effect("held-out loss, scaling law's prediction", after, predicted, unit="nats a token", better="lower"),
+        ],
+    }  # fmt: skip
