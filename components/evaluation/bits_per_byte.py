@@ -23,8 +23,8 @@ def document_bits(
 ) -> np.ndarray:
     """Bits that ``model`` needs for each document, (documents,) float64.
 
-    A document is predicted from its start, its first token from a lone ``eos_id``. One that is longer than ``length``
-    is read in windows that overlap by half, so that every later token still sees ``length / 2`` tokens before it.
+    A document is predicted from its start, behind one ``eos_id`` as in packed training windows. One that is longer than
+    ``length`` is read in windows that overlap by half, so that every later token still sees ``length / 2`` before it.
     """
     bits = np.zeros(len(documents))
     windows = [(index, window) for index, d in enumerate(documents) for window in _windows(len(d.tokens), length)]
@@ -32,11 +32,11 @@ def document_bits(
     windows.sort(key=lambda entry: (entry[1][1] - entry[1][0], entry[0], entry[1]))
     device = next(model.parameters()).device
     while windows:
-        width = 1 + windows[-1][1][1] - windows[-1][1][0]
+        width = windows[-1][1][1] - windows[-1][1][0]
         batch, windows = windows[-max(1, tokens_per_batch // width) :], windows[: -max(1, tokens_per_batch // width)]
         rows = [_row(documents[index].tokens, *window, eos_id, width) for index, window in batch]
-        inputs, labels, ids = (torch.stack(column).to(device) for column in zip(*rows, strict=True))
-        log_probs = token_log_probs(model(inputs, document_ids=ids), model.output_weight, labels)
+        inputs, labels = (torch.stack(column).to(device) for column in zip(*rows, strict=True))
+        log_probs = token_log_probs(model(inputs), model.output_weight, labels)
         spent = -log_probs.double().sum(dim=1).cpu().numpy() / np.log(2)
         np.add.at(bits, [index for index, _ in batch], spent)
         advance(sum(window[0] == 0 for _, window in batch))
@@ -54,19 +54,14 @@ def _windows(tokens: int, length: int) -> list[tuple[int, int, int]]:
     return windows
 
 
-def _row(
-    tokens: np.ndarray, begin: int, end: int, scored: int, eos_id: int, width: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, labels and document ids of one window, each (width,).
+def _row(tokens: np.ndarray, begin: int, end: int, scored: int, eos_id: int, width: int) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of one window, each (width,): input ``i`` is the token before label ``i``.
 
-    The row is <|endoftext|> and the tokens. <|endoftext|> has a document id of its own, as at the joints of packed
-    training windows: it predicts the first token, and later tokens do not see it.
+    Padding on the right needs no mask: nothing before it attends to it.
     """
-    piece = torch.from_numpy(tokens[begin:end])
+    before = np.concatenate([[eos_id], tokens[:-1]])
     inputs = torch.full((width,), eos_id, dtype=torch.long)
     labels = torch.full((width,), IGNORE, dtype=torch.long)
-    ids = torch.full((width,), -1, dtype=torch.long)
-    inputs[1 : 1 + len(piece)] = piece
-    ids[0], ids[1 : 1 + len(piece)] = 0, 1
-    labels[scored - begin : len(piece)] = piece[scored - begin :]
-    return inputs, labels, ids
+    inputs[: end - begin] = torch.from_numpy(before[begin:end])
+    labels[scored - begin : end - begin] = torch.from_numpy(tokens[scored:end])
+    return inputs, labels

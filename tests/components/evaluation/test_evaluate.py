@@ -124,10 +124,11 @@ def test_document_bits_equal_a_plain_loop(model: Transformer, tokenizer: Tokeniz
         return float(logits.log_softmax(-1)[token]) / np.log(2)
 
     for document, spent in zip(documents, bits, strict=True):
-        expected = -log2([tokenizer.eos_id], int(document.tokens[0]))
+        before = [tokenizer.eos_id, *document.tokens.tolist()]
+        expected = 0.0
         for begin, end, first in _windows(len(document.tokens), 16):
-            for place in range(max(first, 1), end):
-                expected -= log2(document.tokens[begin:place].tolist(), int(document.tokens[place]))
+            for place in range(first, end):
+                expected -= log2(before[begin : place + 1], int(document.tokens[place]))
         assert spent == pytest.approx(expected, rel=1e-4)
 
 
