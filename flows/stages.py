@@ -150,11 +150,7 @@ PIPELINE = (
 
 
 def cache_key(stage: Stage, config: BaseModel, seed: int, inputs: Mapping[str, str]) -> str:
-    """Sha256 over what decides a stage's result: id, version, config, seed and ``inputs`` (name -> digest).
-
-    A config whose meaning depends on files outside the store (a user's documents, a list of sources) says so with
-    a method ``fingerprint() -> str``, which then counts as well.
-    """
+    """Sha256 over what decides a stage's result: id, version, config, seed and ``inputs`` (name -> digest)."""
     facts = {
         "stage": stage.id,
         "version": stage.version,
@@ -162,8 +158,6 @@ def cache_key(stage: Stage, config: BaseModel, seed: int, inputs: Mapping[str, s
         "seed": seed,
         "inputs": dict(inputs),
     }
-    if fingerprint := getattr(config, "fingerprint", None):
-        facts["fingerprint"] = fingerprint()
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

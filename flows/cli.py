@@ -1,0 +1,194 @@
+"""The command line ``qwenforge``. Exit codes: 0 done, 2 bad input, 1 a stage failed, 130 stopped.
+
+Each command imports what it needs when it is called, so that ``--help`` answers at once.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer(
+    help="One recipe file through every stage of the Qwen2.5 technical report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+artifacts_app = typer.Typer(help="Look at, check and clean up the artifact store.", no_args_is_help=True)
+app.add_typer(artifacts_app, name="artifacts")
+
+RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file, such as recipes/pocket.toml.", show_default=False)]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one value of the recipe, e.g. sft.epochs=2. Repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+CheckpointArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Alias (base, long, sft, dpo, rl), artifact digest, or a folder in Hugging Face layout.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop after this stage.")] = "",
+    from_: Annotated[str, typer.Option("--from", metavar="STAGE", help="Redo this stage and all that follow.")] = "",
+    set_: SetOption = None,
+    engine: Annotated[Literal["torch", "deepspeed"] | None, typer.Option(help="Training engine.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Redo every stage, whatever is cached.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry a recipe through its stages; what is finished already is not repeated."""
+    from flows.run_command import run_command
+
+    show(
+        run_command(recipe, set_ or [], until=until, from_=from_, fresh=fresh, engine=engine),
+        as_json,
+    )
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    hardware: Annotated[str, typer.Option(help="Named hardware: see infra/hardware.py.")] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 8,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the peak FLOPs that training reaches.")] = 0.4,
+    engine: Annotated[
+        Literal["torch", "zero0", "zero1", "zero2", "zero3"], typer.Option(help="Engine whose memory is shown.")
+    ] = "zero3",
+    as_json: JsonOption = False,
+) -> None:
+    """What a recipe will do: stages, tokens, parameters, FLOPs, memory a rank, hours and cost, what is cached."""
+    from flows.plan import make_plan, print_plan
+
+    made = make_plan(recipe, set_ or [], hardware=hardware, gpus=gpus, mfu=mfu, engine=engine)
+    show(made, True) if as_json else print_plan(made)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Run id (its beginning is enough); the latest by default.")] = "latest",
+    output: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report card of a run as HTML and Markdown, with what each stage has cost."""
+    from flows.report import report_command
+
+    written = report_command(run, output)
+    show(written, True) if as_json else print(written["html"], written["markdown"], sep="\n")
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: CheckpointArgument,
+    recipe: Annotated[Path, typer.Option(help="Recipe whose held-out data and settings are used.")] = Path(
+        "recipes/pocket.toml"
+    ),
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a checkpoint on a recipe's held-out data."""
+    from flows.checkpoint_commands import evaluate_command, print_evaluation
+
+    result = evaluate_command(checkpoint, recipe, set_ or [])
+    show(result, True) if as_json else print_evaluation(result)
+
+
+@app.command()
+def chat(
+    checkpoint: CheckpointArgument = "rl",
+    system: Annotated[str, typer.Option(help="System prompt.")] = "You are a helpful assistant.",
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Talk to a checkpoint. An empty line or Ctrl-D ends it."""
+    from flows.chat import chat_command
+
+    chat_command(checkpoint, system=system, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+
+
+@app.command()
+def export(
+    checkpoint: CheckpointArgument,
+    folder: Annotated[Path, typer.Argument(help="New folder, in Hugging Face layout.", show_default=False)],
+) -> None:
+    """Write a checkpoint as a folder that ``transformers`` loads."""
+    from flows.checkpoint_commands import export_command
+
+    print(export_command(checkpoint, folder))
+
+
+@artifacts_app.command("ls")
+def artifacts_ls(
+    kind: Annotated[str, typer.Option(help="Only this kind, such as checkpoint.")] = "", as_json: JsonOption = False
+) -> None:
+    """All artifacts of the store, oldest first."""
+    from flows.artifact_commands import list_artifacts, print_artifacts
+
+    rows = list_artifacts(kind)
+    show(rows, True) if as_json else print_artifacts(rows)
+
+
+@artifacts_app.command("show")
+def artifacts_show(artifact: Annotated[str, typer.Argument(help="Digest (its beginning is enough) or alias.")]) -> None:
+    """The manifest of one artifact: what made it, from what, its files and its summary."""
+    from flows.artifact_commands import show_artifact
+
+    show(show_artifact(artifact), True)
+
+
+@artifacts_app.command("verify")
+def artifacts_verify(
+    artifact: Annotated[str, typer.Argument(help="Digest or alias; all artifacts by default.")] = "",
+) -> None:
+    """Read every stored byte again and compare it with the manifest. Exit code 1 if anything is damaged."""
+    from flows.artifact_commands import verify_artifacts
+
+    if not verify_artifacts(artifact):
+        raise typer.Exit(1)
+
+
+@artifacts_app.command("gc")
+def artifacts_gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Delete artifacts that no completed run and no alias leads to, and what killed runs have left."""
+    from flows.artifact_commands import collect_garbage
+
+    collect_garbage(dry_run=dry_run)
+
+
+def show(value: Any, as_json: bool) -> None:
+    """Results for programs go to stdout as one JSON value."""
+    if as_json:
+        print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run the command line; the one place where errors become a message and an exit code."""
+    if os.environ.get("QWENFORGE_DEBUG"):
+        app()
+        return
+    from flows.errors import exit_code, message
+
+    try:
+        app()
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        print(message(error), file=sys.stderr)
+        sys.exit(exit_code(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""``qwenforge run``: check everything, show the plan, go through the stages, write the report card."""
+
+import os
+import time
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from flows.errors import StageFailed, Stopped, UsageError
+from flows.preflight import preflight
+
+from flows.resolve import Resolved, resolve
+from flows.stages import PIPELINE, Stage, after, through
+from flows.terminal import Display, duration, table
+from infra.settings import Settings, load_settings
+from infra.store import ArtifactStore, open_store
+
+
+def run_command(
+    path: Path, overrides: Sequence[str] = (), *, until: str = "", from_: str = "", fresh: bool = False,
+    engine: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run the recipe at ``path``; returns what ``--json`` prints. Nothing starts before all checks have passed."""
+    from flows.recipe import load_recipe
+
+    recipe = load_recipe(path, overrides)
+    stages = choose_stages(PIPELINE, until, from_)
+    settings = settings_for(engine)
+    display = Display()
+    redo = {stage.id for stage in stages} if fresh else after(stages, from_) if from_ else set()
+    result = run_pipeline(recipe, recipe.name, recipe.seed, stages, settings, display, redo, command=f"{path}")
+    return {"recipe": recipe.name} | result
+
+
+def run_pipeline(
+    recipe: BaseModel, name: str, seed: int, stages: Sequence[Stage], settings: Settings, display: Display,
+    redo: Collection[str] = (), command: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Have all ``stages`` done. Knows nothing about which stages these are.
+
+    Raises StageFailed or Stopped with a line that says how to carry on.
+    """
+    store = open_store(settings)
+    preflight(settings, store)
+    plan = resolve(stages, recipe, seed, store, redo)
+    digests = {row.stage.id: row.digest for row in plan if row.digest}
+    if len(digests) == len(stages):
+        display.line(f"all {len(plan)} stages are finished already: nothing to do")
+        return {"run": "", "stages": digests, "cached": list(digests), "seconds": {}}
+    show_plan(display, name, plan)
+    return execute(recipe, name, seed, stages, settings, store, display, redo, command)
+
+
+def execute(
+    recipe: BaseModel, name: str, seed: int, stages: Sequence[Stage], settings: Settings, store: ArtifactStore,
+    display: Display, redo: Collection[str], command: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Go through the stages inside Prefect, with everything written down."""
+    from flows.prefect_local import prefect_api
+
+    started = time.perf_counter()
+    if settings.threads:
+        os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # read by torch when a stage imports it
+    with prefect_api(settings):
+        from flows.job import Job
+        from flows.records import Records
+        from flows.recipe_flow import run_recipe
+
+        # Not before Prefect is up: both make their databases with Alembic, whose state is global to the process.
+        records = Records(settings, store)
+        run_name = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        job = Job(run_name, recipe, seed, stages, settings, store, records, display, redo)
+        try:
+            outcomes = run_recipe(job)
+        except StageFailed as error:
+            raise StageFailed(error.stage, error.cause, _hint(command)) from error.cause
+        except BaseException as error:
+            if isinstance(error, Exception | SystemExit):
+                raise
+            # Ctrl-C, or SIGTERM in the form that Prefect gives it.
+            where = f"in stage {job.running}" if job.running else "before the first stage"
+            raise Stopped(f"stopped {where}; {_hint(command)}") from error
+        finally:
+            records.close()
+    display.line(f"{len(outcomes)} stages in {duration(time.perf_counter() - started)}")
+    return {
+        "run": records.run_id,
+        "stages": {stage: outcome.digest for stage, outcome in outcomes.items()},
+        "cached": [stage for stage, outcome in outcomes.items() if outcome.state == "cached"],
+        "seconds": {stage: round(outcome.seconds, 3) for stage, outcome in outcomes.items()},
+    }
+
+
+def choose_stages(pipeline: Sequence[Stage], until: str, from_: str) -> tuple[Stage, ...]:
+    """The stages that lead to ``until`` (all by default). Raises UsageError for an unknown stage."""
+    ids = [stage.id for stage in pipeline]
+    for option, stage in (("--until", until), ("--from", from_)):
+        if stage and stage not in ids:
+            raise UsageError(f"{option} {stage}: no such stage; stages are {', '.join(ids)}")
+    chosen = through(pipeline, until) if until else tuple(pipeline)
+    if from_ and from_ not in {stage.id for stage in chosen}:
+        raise UsageError(f"--from {from_}: this stage does not lead to --until {until}")
+    return chosen
+
+
+def settings_for(engine: str | None) -> Settings:
+    """The environment's settings, with the command line's engine over them."""
+    settings = load_settings()
+    chosen = engine or settings.engine
+    if chosen == "deepspeed":
+        from importlib.util import find_spec
+
+        if find_spec("deepspeed") is None:
+            raise UsageError("engine deepspeed is not installed: pip install -e '.[deepspeed]'")
+    return settings.model_copy(update={"engine": chosen})
+
+
+def show_plan(display: Display, name: str, plan: Sequence[Resolved]) -> None:
+    """What is done and what there is to do, before it starts."""
+    cached = [row.stage.id for row in plan if row.digest]
+    waiting = [row.stage.id for row in plan if not row.digest]
+    rows = [["cached", len(cached), " ".join(cached)]] if cached else []
+    rows.append(["to do", len(waiting), " ".join(waiting)])
+    display.console.print(table(f"recipe {name}", {"": "left", "stages": "right", " ": "left"}, rows))
+
+
+def _hint(command: str) -> str:
+    return f"finished stages are kept, run the same command to carry on: qwenforge run {command}"
+
+
+__all__ = ["choose_stages", "run_command", "run_pipeline", "settings_for", "show_plan"]

@@ -1,0 +1,79 @@
+"""What a running stage gets from outside: folders that survive a kill, progress, metrics, log lines."""
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from flows.terminal import Bar, Display
+from infra.errors import InfraError
+
+MetricSink = Callable[[Mapping[str, float], int | None], None]
+
+
+@dataclass
+class StageRun:
+    """A ``components.stage.Run`` on the terminal and in MLflow."""
+
+    seed: int
+    output: Path
+    state: Path
+    engine: str
+    device_setting: str
+    display: Display
+    record: MetricSink
+
+    @cached_property
+    def device(self) -> str:
+        """Looked up on demand: only stages that compute with torch wait for its import."""
+        if self.device_setting != "auto":
+            return self.device_setting
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.record(values, step)
+
+    def info(self, message: str) -> None:
+        self.display.line(message)
+
+    def progress(
+        self, total: int, description: str, *, unit: str = "it", start: int = 0
+    ) -> AbstractContextManager[Bar]:
+        return self.display.progress(total, description, unit=unit, start=start)
+
+
+@contextmanager
+def workspace(home: Path, key: str, *, fresh: bool = False) -> Iterator[tuple[Path, Path]]:
+    """The folders ``output`` (emptied) and ``state`` (as a killed attempt left it) of the stage with this cache key.
+
+    Both go when the block ends well. After an error only ``output`` goes, which also gives a full disk room to
+    write down what happened. One process at a time may work on a key.
+    """
+    folder = home / "work" / key
+    output, state = folder / "output", folder / "state"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            # A record lock: the system frees it with this process, however it ends, and no child inherits it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InfraError(f"another run is working on this stage ({folder}); wait for it or stop it") from None
+        shutil.rmtree(output, ignore_errors=True)
+        if fresh:
+            shutil.rmtree(state, ignore_errors=True)
+        output.mkdir()
+        state.mkdir(exist_ok=True)
+        try:
+            yield output, state
+        except BaseException:
+            shutil.rmtree(output, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+__all__ = ["StageRun", "workspace"]
