@@ -6,7 +6,6 @@ are written with fixed settings and no timestamps, so equal documents give equal
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +127,7 @@ def write_file(file: Path, documents: list[Document]) -> None:
     }
     temporary = file.with_name(file.name + ".tmp")
     pq.write_table(pa.table(columns), temporary, compression="zstd", row_group_size=5_000)
-    os.replace(temporary, file)
+    temporary.replace(file)
 
 
 def _json(value: dict) -> str:

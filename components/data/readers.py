@@ -119,20 +119,16 @@ def read_text(stream: BinaryIO, source: BaseSource) -> Records:
         yield text
 
 
-def read_python(stream: BinaryIO, source: BaseSource) -> Records:
-    """A Python module as source code; a file that does not parse is broken."""
-    text = stream.read().decode("utf-8")
-    ast.parse(text)
-    yield text
-
-
 def read_docstrings(stream: BinaryIO, source: BaseSource) -> Records:
     """The longer docstrings of a module, in order: prose with examples, written by the library's authors."""
-    for node in ast.walk(ast.parse(stream.read().decode("utf-8"))):
+    pending: list[ast.AST] = [ast.parse(stream.read().decode("utf-8"))]
+    while pending:  # definitions only: walking every expression would take three times as long
+        node = pending.pop()
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = ast.get_docstring(node)
             if docstring and len(docstring) >= MIN_DOCSTRING:
                 yield docstring
+            pending.extend(reversed(node.body))
 
 
 def read_pydoc(stream: BinaryIO, source: BaseSource) -> Records:
@@ -153,6 +149,6 @@ def read_mediawiki(stream: BinaryIO, source: BaseSource) -> Records:
 
 
 READERS: dict[str, Callable[[BinaryIO, BaseSource], Records]] = {
-    "jsonl": read_jsonl, "parquet": read_parquet, "text": read_text, "python": read_python,
+    "jsonl": read_jsonl, "parquet": read_parquet, "text": read_text,
     "docstrings": read_docstrings, "pydoc": read_pydoc, "mediawiki": read_mediawiki,
 }  # fmt: skip

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from components.stage import StageConfig
 
-Format = Literal["jsonl", "parquet", "text", "python", "docstrings", "pydoc", "mediawiki"]
+Format = Literal["jsonl", "parquet", "text", "docstrings", "pydoc", "mediawiki"]
 
 
 class BaseSource(StageConfig):
@@ -29,6 +29,10 @@ class BaseSource(StageConfig):
     licence: str = Field(description="licence of the text, as an SPDX expression where there is one")
     domain_hint: str = Field("", description="domain that the source itself implies, if it does")
     label: Literal["", "junk"] = Field("", description="'junk' for text known to be worthless, a probe for filters")
+    exclude: tuple[str, ...] = Field((), description="file patterns to leave out")
+    form: Literal["prose", "lines"] = Field(
+        "prose", description="'lines' where each line stands alone: listings, headlines, dialogue"
+    )
     text: tuple[str, ...] = Field(("text",), description="dotted paths to text; each makes a document of its own")
     where: dict[str, str] = Field({}, description="keep records whose field (dotted path) equals the value")
     extract: str = Field("", description="regular expression; the text is its first group, others are skipped")
