@@ -35,9 +35,9 @@ class KVCache:
         """Called once a forward pass, after every layer has appended."""
         self.length += tokens
 
-    def positions(self, tokens: int) -> Tensor:
-        """Positions (B, tokens) of the next ``tokens`` slots."""
-        slots = torch.arange(self.length, self.length + tokens, device=self.start.device)
+    def positions(self, first: int, end: int) -> Tensor:
+        """Positions (B, end - first) of these slots; 0 for padding."""
+        slots = torch.arange(first, end, device=self.start.device)
         return (slots - self.start[:, None]).clamp_(min=0)
 
     def mask(self, tokens: int) -> Tensor | None:

@@ -26,7 +26,11 @@ def save_model(folder: Path | str, model: Transformer, tokenizer: "Tokenizer | N
     """Write a folder that ``load_model`` and ``transformers`` load; equal models give equal bytes."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        parts = _expert_names(name, model.config)
+        stacked = tensor.detach().cpu()
+        tensors |= dict(zip(parts, stacked, strict=True)) if parts else {name: stacked}
     dtype = str(model.output_weight.dtype).removeprefix("torch.")
     config = model.config.to_hf() | {"dtype": dtype, "torch_dtype": dtype}
     if tokenizer is not None:
@@ -38,7 +42,8 @@ def save_model(folder: Path | str, model: Transformer, tokenizer: "Tokenizer | N
         )
         tokenizer.save(folder)
     _write_json(folder / "config.json", config)
-    save_file(dict(sorted(tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})
+    whole = {name: tensors[name].contiguous() for name in sorted(tensors)}
+    save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_config(folder: Path | str) -> ModelConfig:
@@ -59,7 +64,10 @@ def load_model(
     config = load_config(folder)
     with torch.device("meta"):
         model = Transformer(config)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    own = model.state_dict()
+    stacks = {name: parts for name in own if (parts := _expert_names(name, config))}
+    expected = {name: tensor.shape for name, tensor in own.items() if name not in stacks}
+    expected |= {part: own[name].shape[1:] for name, parts in stacks.items() for part in parts}
     state: dict[str, Tensor] = {}
     for file, name, tensor in _read_tensors(folder):
         if name == "lm_head.weight" and config.tie_word_embeddings:
@@ -75,9 +83,19 @@ def load_model(
         state[name] = tensor.to(device=device, dtype=dtype)
     if missing := sorted(expected.keys() - state.keys()):
         raise ModelFormatError(f"{folder}: missing tensor {missing[0]} ({len(missing)} missing in all)")
+    for name, parts in stacks.items():
+        state[name] = torch.stack([state.pop(part) for part in parts])
     model.load_state_dict(state, assign=True)
     model.reset_rotation(device)
     return model
+
+
+def _expert_names(name: str, config: ModelConfig) -> list[str]:
+    """Names in a checkpoint of the experts that the model keeps stacked in one parameter; empty for any other."""
+    if config.moe is None or ".experts." not in name:
+        return []
+    layer, matrix = name.split(".experts.")
+    return [f"{layer}.experts.{index}.{matrix}.weight" for index in range(config.moe.num_experts)]
 
 
 def _read_tensors(folder: Path) -> Iterator[tuple[str, str, Tensor]]:

@@ -5,15 +5,36 @@ Parameters carry the names of the published checkpoints. Shapes in comments: B b
 (cache included), H hidden_size, N query heads, K key-value heads, D head_dim, V vocab_size.
 """
 
+from dataclasses import dataclass
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model import dual_chunk
 from model.cache import KVCache
 from model.config import ModelConfig
+from model.feed_forward import FeedForward
+from model.moe import MoE, Routing, auxiliary_loss, router_statistics
 from model.rope import attention_factor, inverse_frequencies, rotate, rotation
 
 Rotation = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Step:
+    """What one forward pass tells every layer."""
+
+    turn: Rotation
+    """cos and sin for keys, and for queries in plain attention: each (B or 1, T, 1, D / 2)."""
+    mask: Tensor | None
+    """(B, 1, T, S) bool, or None where attention is plainly causal."""
+    cache: KVCache | None = None
+    chunks: dual_chunk.Chunks | None = None
+    """Set where the text is too long for plain attention."""
+    counted: Tensor | None = None
+    """(B, T) bool: the tokens that are no padding; None: all."""
 
 
 class RMSNorm(nn.Module):
@@ -42,30 +63,20 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, key_value)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, turn: Rotation, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, step: Step) -> Tensor:
         batch, tokens, hidden = x.shape
         query = self.q_proj(x).view(batch, tokens, self.heads, self.head_dim)
         key = self.k_proj(x).view(batch, tokens, self.key_value_heads, self.head_dim)
         value = self.v_proj(x).view(batch, tokens, self.key_value_heads, self.head_dim)
-        query, key = rotate(query, *turn).transpose(1, 2), rotate(key, *turn).transpose(1, 2)
-        value = value.transpose(1, 2)  # (B, K, T, D)
-        if cache is not None:
-            key, value = cache.append(self.layer, key, value)
-        output = attend(query, key, value, mask)  # (B, N, T, D)
+        key, value = rotate(key, *step.turn).transpose(1, 2), value.transpose(1, 2)  # (B, K, T, D)
+        if step.cache is not None:
+            key, value = step.cache.append(self.layer, key, value)
+        if step.chunks is None:
+            output = attend(rotate(query, *step.turn).transpose(1, 2), key, value, step.mask)  # (B, N, T, D)
+        else:
+            queries = tuple(rotate(query, *turn).transpose(1, 2) for turn in step.chunks.turns)
+            output = dual_chunk.dual_chunk_attention(queries, key, value, step.mask, step.chunks)
         return self.o_proj(output.transpose(1, 2).reshape(batch, tokens, hidden))
-
-
-class FeedForward(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
-
-    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Layer(nn.Module):
@@ -74,13 +85,16 @@ class Layer(nn.Module):
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.self_attn = Attention(config, index)
-        self.mlp = FeedForward(config.hidden_size, config.intermediate_size)
+        self.mlp: FeedForward | MoE = (
+            FeedForward(config.hidden_size, config.intermediate_size) if config.moe is None else MoE(config, config.moe)
+        )
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, turn: Rotation, mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), turn, mask, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), step)
+        normed = self.post_attention_layernorm(x)
+        return x + (self.mlp(normed, step.counted) if isinstance(self.mlp, MoE) else self.mlp(normed))
 
 
 class Decoder(nn.Module):
@@ -125,6 +139,10 @@ class Transformer(nn.Module):
         return self
 
     @property
+    def layers(self) -> list[Layer]:
+        return cast(list[Layer], list(self.model.layers))
+
+    @property
     def output_weight(self) -> Tensor:
         """(V, H) matrix of the output layer."""
         tied = self.config.tie_word_embeddings
@@ -144,24 +162,66 @@ class Transformer(nn.Module):
         positions restart with each document unless ``position_ids`` (B, T) says otherwise. ``cache``: the
         tokens follow those already in it.
         """
-        tokens = input_ids.shape[1]
-        mask = None
+        step = self._step(input_ids, position_ids, document_ids, cache)
+        x = self.model.embed_tokens(input_ids)
+        for layer in self.layers:
+            x = layer(x, step)
+        if cache is not None:
+            cache.advance(input_ids.shape[1])
+        return self.model.norm(x)
+
+    def _step(
+        self, input_ids: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: KVCache | None
+    ) -> Step:
+        """Positions, mask and rotations of a forward pass."""
+        tokens, mask, counted = input_ids.shape[1], None, None
         if cache is not None:
             mask = cache.mask(tokens)
-            position_ids = cache.positions(tokens) if position_ids is None else position_ids
+            default = cache.positions(cache.length, cache.length + tokens)
         elif document_ids is not None:
-            mask = document_mask(document_ids)
-            position_ids = document_positions(document_ids) if position_ids is None else position_ids
-        elif position_ids is None:
-            position_ids = torch.arange(tokens, device=input_ids.device)[None]
-        cos, sin = rotation(position_ids, self.frequencies, attention_factor(self.config))
-        x = self.model.embed_tokens(input_ids)
-        turn = cos[:, :, None].to(x.dtype), sin[:, :, None].to(x.dtype)  # (B or 1, T, 1, D / 2)
-        for layer in self.model.layers:
-            x = layer(x, turn, mask, cache)
-        if cache is not None:
-            cache.advance(tokens)
-        return self.model.norm(x)
+            mask, counted = document_mask(document_ids), document_ids != -1
+            default = document_positions(document_ids)
+        else:
+            default = torch.arange(tokens, device=input_ids.device)[None]
+        positions = default if positions is None else positions
+        chunking = self.config.dual_chunk_attention
+        if chunking is None:
+            return Step(self._turn(positions), mask, cache, counted=counted)
+        step = Step(self._turn(dual_chunk.key_positions(positions, chunking)), mask, cache, counted=counted)
+        if not dual_chunk.is_plain(int(positions.max()) + 1, chunking):
+            keys = positions if cache is None else cache.positions(0, cache.length + tokens)
+            step.chunks = dual_chunk.Chunks(
+                turns=tuple(self._turn(turned) for turned in dual_chunk.query_positions(positions, chunking)),
+                query_chunk=positions // chunking.chunk_length,
+                key_chunk=keys // chunking.chunk_length,
+                scale=dual_chunk.logit_scale(positions, chunking),
+            )
+        return step
+
+    def _turn(self, positions: Tensor) -> Rotation:
+        cos, sin = rotation(positions, self.frequencies, attention_factor(self.config))
+        dtype = self.output_weight.dtype
+        return cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)  # (B or 1, T, 1, D / 2)
+
+    # ---- what an MoE adds -------------------------------------------------------------------------------
+
+    @property
+    def auxiliary_loss(self) -> Tensor:
+        """Weighted router losses of the last forward pass, to be added to a mean loss; 0 for a dense model."""
+        if self.config.moe is None:
+            return torch.zeros((), device=self.output_weight.device)
+        return auxiliary_loss(self._routings(), self.config.moe)
+
+    def router_statistics(self) -> dict[str, float]:
+        """How evenly the last forward pass used its experts; empty for a dense model."""
+        return router_statistics(self._routings()) if self.config.moe else {}
+
+    def _routings(self) -> list[Routing]:
+        experts = [layer.mlp for layer in self.layers if isinstance(layer.mlp, MoE)]
+        routings = [layer.routing for layer in experts if layer.routing is not None]
+        if len(routings) < len(experts):
+            raise RuntimeError("router losses are known after a forward pass only")
+        return routings
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
