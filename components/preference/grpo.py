@@ -1,7 +1,8 @@
 """Stage ``grpo``: group relative policy optimisation (arXiv 2402.03300) with verifiable and learnt rewards.
 
-Published (report, section 4.3): 8 answers a query, global batch 2,048, 2,048 answers an episode; queries in order of the
-variance of their answers' reward, high first. Learning rate, clipping and KL weight are not published.
+Published (report, section 4.3): 8 answers a query, global batch 2,048, 2,048 answers an episode; queries in order of
+the variance of their answers' reward, high first. Learning rate, clipping and KL weight are not published.
+Rollouts are sampled at temperature 1, where the sampled log-probabilities are those of the policy itself.
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +26,6 @@ class GRPOConfig(TrainingConfig):
     group_size: int = Field(8, ge=2, description="answers a query")
     queries_per_rollout: int = Field(256, ge=1, description="2,048 answers an episode / 8 answers a query")
     updates_per_rollout: int = Field(1, ge=1, description="updates that learn from one rollout")
-    temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(64, ge=1)
     sequence_length: int = Field(32_768, ge=16, description="tokens of a packed window")
     clip_low: float = Field(0.2, gt=0, lt=1)

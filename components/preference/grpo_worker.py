@@ -118,7 +118,7 @@ class Worker:
     def _sample(self, queries: list[Conversation], samples: int, seed: int) -> list[list[Answer]]:
         return sample_answers(
             self.model, self.tokenizer, [query.prompt for query in queries], samples=samples,
-            temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens,
+            temperature=1.0, max_new_tokens=self.config.max_new_tokens,
             seed=self.run.seed * 1_000_003 + 1 + seed,
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 Method = Literal["dare", "ties"]
@@ -65,7 +65,7 @@ class OnlineMergingOptimizer(Optimizer):
     """
 
     def __init__(
-        self, optimizer: Optimizer, task_vectors: Mapping[Tensor, Tensor], *, alpha: float, keep: float,
+        self, optimizer: Optimizer, task_vectors: Mapping[nn.Parameter, Tensor], *, alpha: float, keep: float,
         method: Method = "dare", rescale: bool = True, seed: int = 0,
     ) -> None:  # fmt: skip
         self.optimizer, self.task_vectors = optimizer, dict(task_vectors)

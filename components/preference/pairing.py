@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 from components.preference.pair_store import Pair
 from components.sft.conversation_store import Conversation
@@ -47,8 +48,10 @@ def pairs_of_prompt(
         for j, worse in enumerate(distinct)
         if better.score > worse.score and (better.correct or graded)
     ]
-    split = "heldout" if heldout(conversation.id, heldout_share) else "train"
-    pairs, used_chosen, used_rejected = [], set(), set()
+    split: Literal["train", "heldout"] = "heldout" if heldout(conversation.id, heldout_share) else "train"
+    pairs: list[Pair] = []
+    used_chosen: set[int] = set()
+    used_rejected: set[int] = set()
     for _, i, j in sorted(candidates):
         # An answer may win or lose several pairs only when there is no fresh one left.
         if len(pairs) == limit or (i in used_chosen and j in used_rejected):

@@ -77,8 +77,8 @@ def make_pairs(config: PairsConfig, inputs: Inputs, run: Run) -> Summary:
     splits = Counter(pair.split for pair in pairs)
     if not splits["train"] or not splits["heldout"]:
         raise StageError(
-            f"pairs: {len(pairs)} pairs from {len(conversations)} prompts do not fill both splits; the policy passes or "
-            "fails almost everything. Change conversations.preference_per_family, pairs.samples or sft.epochs"
+            f"pairs: {len(pairs)} pairs from {len(conversations)} prompts do not fill both splits; the policy "
+            "passes or fails almost everything. Change conversations.preference_per_family, pairs.samples or sft.epochs"
         )
     write_pairs(run.output, pairs)
     verdicts = [answer for answers in judged for answer in answers]
