@@ -8,6 +8,7 @@ import logging
 import os
 from pathlib import Path
 
+from infra.tracking.embedded import ensure_database
 from infra.tracking.journal import Operation
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Operations:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        ensure_database(uri)
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         # A server decides itself where files go; the embedded database would choose the working directory.
         location = None if uri.startswith("http") else artifact_root.as_uri()
