@@ -53,7 +53,7 @@ def collect(title: str, inputs: Mapping[str, Artifact], seed: int) -> dict[str, 
         "histories": _histories(inputs),
         "scaling": _scaling(inputs),
         "samples": _samples(inputs),
-        "quality_samples": inputs["quality"].summary.get("samples", []) if "quality" in inputs else [],
+        "quality_samples": _quality_samples(inputs),
         "sources": _sources(inputs),
         "artifacts": [
             {"stage": stage, "kind": artifact.kind, "digest": artifact.digest} for stage, artifact in inputs.items()
@@ -105,10 +105,10 @@ def _funnel(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     """Documents and megabytes after each data stage."""
     rows = []
     for stage in FUNNEL:
-        summary = inputs[stage].summary if stage in inputs else {}
+        summary: Mapping[str, Any] = inputs[stage].summary if stage in inputs else {}
         documents = summary.get("documents_out", summary.get("documents"))
         if documents is not None:
-            size = summary.get("bytes_out", summary.get("bytes", 0))
+            size = float(summary.get("bytes_out", summary.get("bytes", 0)))
             rows.append({"stage": stage, "documents": int(documents), "megabytes": round(size / 1e6, 3)})
     return rows
 
@@ -143,6 +143,19 @@ def _samples(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
             )
             entry["answers"][name] = {key: sample[key] for key in ("response", "correct", "format")}
     return list(prompts.values())
+
+
+def _quality_samples(inputs: Mapping[str, Artifact], each: int = 5) -> list[dict[str, Any]]:
+    """Some documents that the quality stage kept and some that it dropped."""
+    path = inputs["quality"].path / "samples.jsonl" if "quality" in inputs else None
+    if path is None or not path.is_file():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        {"decision": decision, "score": row["overall"], "source": row["source"], "text": row["text"]}
+        for decision, kept in (("kept", True), ("dropped", False))
+        for row in [row for row in rows if row["kept"] == kept][:each]
+    ]
 
 
 def _sources(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
