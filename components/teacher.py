@@ -1,0 +1,194 @@
+"""Language models that judge and write for the data stages, behind one protocol.
+
+``score`` is a distribution, not a drawn word: it reads the probabilities that the model gives to each choice, so a
+rating is an expectation and needs one pass a document.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
+
+from components.stage import StageError
+
+if TYPE_CHECKING:
+    import httpx
+
+Message = dict[str, str]
+Scores = dict[str, float]
+
+
+class Teacher(Protocol):
+    """What a stage may ask of a large model. The ``_all`` forms do many prompts at once and keep their order."""
+
+    def complete(self, messages: Sequence[Message], *, max_tokens: int = 512, temperature: float = 0.0) -> str: ...
+    def score(self, messages: Sequence[Message], choices: Sequence[str]) -> Scores:
+        """Probability of each choice as the answer's first token; they sum to 1."""
+        ...
+
+    def complete_all(self, prompts: Sequence[str], *, max_tokens: int = 512) -> list[str]: ...
+    def score_all(self, prompts: Sequence[str], choices: Sequence[str]) -> list[Scores]: ...
+
+
+class EndpointTeacher:
+    """Any OpenAI-compatible server. Answers are cached on disk by what was asked, so a killed stage asks no question
+    twice; the key is read from ``OPENAI_API_KEY``; a spent token budget is an error, never a silent half."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        model: str,
+        cache: Path,
+        budget_tokens: int,
+        concurrency: int = 16,
+        transport: "httpx.BaseTransport | None" = None,
+    ) -> None:
+        import httpx
+
+        key = os.environ.get("OPENAI_API_KEY")
+        self.client = httpx.Client(
+            base_url=endpoint.rstrip("/") + "/",
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=120,
+            transport=transport,
+        )
+        self.endpoint, self.model, self.cache = endpoint, model, cache
+        self.budget_tokens, self.used_tokens = budget_tokens, 0
+        self.concurrency = concurrency
+        self._lock = Lock()
+        cache.mkdir(parents=True, exist_ok=True)
+
+    def complete(self, messages: Sequence[Message], *, max_tokens: int = 512, temperature: float = 0.0) -> str:
+        reply = self._ask({"messages": list(messages), "max_tokens": max_tokens, "temperature": temperature})
+        return str(reply["choices"][0]["message"]["content"])
+
+    def score(self, messages: Sequence[Message], choices: Sequence[str]) -> Scores:
+        request = {"messages": list(messages), "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
+        content = (self._ask(request)["choices"][0].get("logprobs") or {}).get("content")
+        if not content:
+            raise StageError(f"teacher: {self.endpoint} returns no logprobs for {self.model}; use a server that does")
+        masses = dict.fromkeys(choices, 0.0)
+        for entry in content[0]["top_logprobs"]:
+            token = entry["token"].strip()
+            if token in masses:
+                masses[token] += math.exp(entry["logprob"])
+        return _distribution(masses)
+
+    def complete_all(self, prompts: Sequence[str], *, max_tokens: int = 512) -> list[str]:
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            return list(pool.map(lambda prompt: self.complete(_user(prompt), max_tokens=max_tokens), prompts))
+
+    def score_all(self, prompts: Sequence[str], choices: Sequence[str]) -> list[Scores]:
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            return list(pool.map(lambda prompt: self.score(_user(prompt), choices), prompts))
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        request = {"model": self.model, **request}
+        text = json.dumps(request, sort_keys=True, ensure_ascii=False)
+        digest = hashlib.sha256(f"{self.endpoint} {text}".encode()).hexdigest()
+        file = self.cache / f"{digest}.json"
+        if file.exists():
+            return json.loads(file.read_text())
+        with self._lock:
+            if self.used_tokens >= self.budget_tokens:
+                raise StageError(
+                    f"teacher: the budget of {self.budget_tokens:,} tokens is spent; raise teacher.budget_tokens "
+                    "and run again (what was answered is kept)"
+                )
+        reply = self._post(request)
+        with self._lock:
+            self.used_tokens += int(reply.get("usage", {}).get("total_tokens", len(text) // 4))
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(reply))
+        partial.replace(file)
+        return reply
+
+    def _post(self, request: dict[str, Any]) -> dict[str, Any]:
+        import httpx
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+        def passing(error: BaseException) -> bool:
+            if isinstance(error, httpx.HTTPStatusError):
+                return error.response.status_code in (408, 409, 429) or error.response.status_code >= 500
+            return isinstance(error, httpx.TransportError)
+
+        retrying = Retrying(
+            retry=retry_if_exception(passing),
+            wait=wait_random_exponential(multiplier=0.5, max=30),
+            stop=stop_after_attempt(6),
+            reraise=True,
+        )
+        try:
+            for attempt in retrying:
+                with attempt:
+                    response = self.client.post("chat/completions", json=request)
+                    response.raise_for_status()
+                    return response.json()
+        except httpx.HTTPStatusError as error:
+            detail = error.response.text[:200]
+            raise StageError(f"teacher: {self.endpoint} answers {error.response.status_code}: {detail}") from error
+        except httpx.TransportError as error:
+            raise StageError(
+                f"teacher: cannot reach {self.endpoint}: {error}; start it or set teacher.endpoint"
+            ) from error
+        raise AssertionError("unreachable")
+
+
+class CheckpointTeacher:
+    """A local Hugging Face model folder through this project's own generation."""
+
+    def __init__(self, folder: Path | None, device: str = "cpu", batch_size: int = 16) -> None:
+        if folder is None or not (folder / "config.json").is_file():
+            raise StageError(f"teacher: no checkpoint at {folder}; set teacher.checkpoint to a Hugging Face folder")
+        from model.checkpoint import load_model
+        from model.tokenizer import Tokenizer
+
+        self.tokenizer = Tokenizer.load(folder)
+        self.model = load_model(folder, device=device).eval()
+        self.device, self.batch_size = device, batch_size
+
+    def complete(self, messages: Sequence[Message], *, max_tokens: int = 512, temperature: float = 0.0) -> str:
+        return self._complete([messages], max_tokens, temperature)[0]
+
+    def score(self, messages: Sequence[Message], choices: Sequence[str]) -> Scores:
+        import torch
+
+        prompt = self.tokenizer.render_chat(list(messages), add_generation_prompt=True)
+        firsts = [self.tokenizer.encode(choice)[0] for choice in choices]
+        with torch.inference_mode():
+            hidden = self.model(torch.tensor([prompt], device=self.device))  # (1, T, H)
+            logits = self.model.logits(hidden[:, -1:])[0, 0].float()  # (V,)
+        masses = torch.softmax(logits, dim=-1)[firsts].tolist()
+        return _distribution(dict(zip(choices, masses, strict=True)))
+
+    def complete_all(self, prompts: Sequence[str], *, max_tokens: int = 512) -> list[str]:
+        texts: list[str] = []
+        for start in range(0, len(prompts), self.batch_size):
+            texts += self._complete([_user(p) for p in prompts[start : start + self.batch_size]], max_tokens, 0.0)
+        return texts
+
+    def score_all(self, prompts: Sequence[str], choices: Sequence[str]) -> list[Scores]:
+        return [self.score(_user(prompt), choices) for prompt in prompts]
+
+    def _complete(self, batch: Sequence[Sequence[Message]], max_tokens: int, temperature: float) -> list[str]:
+        from model.generation import generate
+
+        prompts = [self.tokenizer.render_chat(list(messages), add_generation_prompt=True) for messages in batch]
+        stops = (self.tokenizer.im_end_id, self.tokenizer.eos_id)
+        answers = generate(self.model, prompts, max_new_tokens=max_tokens, temperature=temperature, stop_ids=stops)
+        return [self.tokenizer.decode(answer.tokens) for answer in answers]
+
+
+def _user(prompt: str) -> list[Message]:
+    return [{"role": "user", "content": prompt}]
+
+
+def _distribution(masses: Scores) -> Scores:
+    """Masses over the choices alone; uniform where the model named none of them."""
+    total = sum(masses.values())
+    return {choice: mass / total if total else 1 / len(masses) for choice, mass in masses.items()}
