@@ -1,0 +1,66 @@
+"""Stage sft at a tiny size: it learns, it leaves a whole checkpoint, and a killed run ends the same."""
+
+import json
+
+import pytest
+import torch
+from post_training import save_conversations, save_tiny
+from support import make_artifact, make_run
+
+from components.sft.fine_tune import SFTConfig, fine_tune
+from model.checkpoint import load_model
+
+CONFIG = SFTConfig(
+    epochs=4, sequence_length=192, batch_size=4, learning_rate=3e-3, evaluation_prompts=4, max_new_tokens=8,
+    checkpoint_every=10,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sft-inputs")
+    base = save_tiny(folder / "base")
+    conversations = save_conversations(folder / "conversations", base)
+    return {"long": make_artifact("checkpoint", base), "conversations": make_artifact("conversations", conversations)}
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("sft"))
+    return fine_tune(CONFIG, inputs, run), run.output
+
+
+def test_held_out_loss_falls_and_the_checkpoint_is_whole(finished):
+    summary, output = finished
+    [loss, form, correct] = summary["effects"]
+    assert loss["value"] < 0.9 * loss["baseline"]
+    assert 0 <= correct["value"] <= form["value"] <= 1
+    record = json.loads((output / "training.json").read_text())
+    assert record["steps"] == record["history"][-1]["step"] == summary["steps"]
+    assert record["history"][-1]["loss"] < record["history"][0]["loss"]
+    load_model(output)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_ends_with_the_same_bytes(inputs, finished, tmp_path, monkeypatch):
+    summary, output = finished
+    run = make_run(tmp_path)
+    original, calls = torch.optim.AdamW.step, []
+
+    def dying_step(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) == 15:
+            raise Killed
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", dying_step)
+    with pytest.raises(Killed):
+        fine_tune(CONFIG, inputs, run)
+    monkeypatch.undo()
+    assert fine_tune(CONFIG, inputs, run) == summary
+    assert any("resuming after step 10" in message for message in run.messages)
+    for file in sorted(output.iterdir()):
+        assert (run.output / file.name).read_bytes() == file.read_bytes(), file.name
