@@ -93,7 +93,7 @@ class Stage(Base):
     artifact_digest: Mapped[str | None] = mapped_column(String(64), index=True)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    seconds: Mapped[float | None]
+    seconds: Mapped[float | None] = mapped_column(Double)
     attempts: Mapped[int]
     error: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(String(64))

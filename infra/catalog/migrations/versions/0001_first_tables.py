@@ -42,7 +42,7 @@ def upgrade() -> None:
         sa.Column("artifact_digest", sa.String(64)),
         sa.Column("started_at", TIME),
         sa.Column("ended_at", TIME),
-        sa.Column("seconds", sa.Float()),
+        sa.Column("seconds", sa.Double()),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("error", sa.Text()),
         sa.Column("mlflow_run_id", sa.String(64)),
