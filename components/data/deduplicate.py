@@ -1,0 +1,201 @@
+"""Deduplicate: exact copies by digest, near copies by MinHash over the whole corpus, one document kept of each cluster.
+
+Stage 1 groups texts that are equal but for case, spacing and punctuation. Stage 2 pairs documents whose 3-word
+shingles overlap (``minhash.py``), checks each pair's estimated similarity and joins pairs into clusters. The longest
+document of a cluster is kept; of nearly equally long ones the earliest, since sources stand in order of preference.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+
+from components.data.pool import map_shards
+from components.stage import Inputs, Run, StageConfig, Summary, effect
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from components.data.documents import Document
+
+
+class DeduplicateConfig(StageConfig):
+    """How alike is a duplicate. The report gives no values."""
+
+    shingle: int = Field(3, ge=1, description="words a shingle; 3 tolerates an edit in every twenty words")
+    bands: int = Field(25, ge=1, description="bands of the signature")
+    rows: int = Field(5, ge=1, description="entries a band; 25 x 5 proposes half of the pairs at similarity 0.49")
+    min_similarity: float = Field(0.6, gt=0, le=1, description="estimated Jaccard similarity of a duplicate pair")
+    length_tolerance: float = Field(
+        0.1, ge=0, lt=1, description="documents at most this much shorter than the longest count as equally long"
+    )
+    probes: int = Field(100, ge=0, description="near copies planted to measure recall; never in the output")
+    probe_edits: float = Field(0.05, gt=0, lt=1, description="share of a probe's words replaced, dropped or inserted")
+
+    @model_validator(mode="after")
+    def check_threshold(self) -> "DeduplicateConfig":
+        from components.data.minhash import half_similarity
+
+        if half_similarity(self.bands, self.rows) > self.min_similarity:
+            raise ValueError(
+                f"bands={self.bands} and rows={self.rows} propose half of the pairs only at similarity "
+                f"{half_similarity(self.bands, self.rows):.2f}, above min_similarity={self.min_similarity}: duplicates "
+                "would be missed. Take more bands or fewer rows."
+            )
+        return self
+
+
+def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
+    """Find clusters over the whole corpus, keep the best of each, in the old order."""
+    import numpy as np
+
+    from components.data.dedup_probe import measure
+    from components.data.documents import document_files, read_documents, write_documents
+    from components.data.minhash import candidate_pairs, estimated_similarity, half_similarity
+
+    files = document_files(inputs["documents"])
+    states = [run.state / f"{file.stem}.npz" for file in files]
+    todo = [(config, *job) for job in zip(files, states, strict=True) if not job[1].is_file()]
+    with run.progress(len(files) + 2, "deduplicate", start=len(files) - len(todo)) as progress:
+        for _ in map_shards(sign_file, todo):
+            progress.advance()
+        parts = [load(state) for state in states]
+        digests = np.concatenate([part["digests"] for part in parts])
+        lengths = np.concatenate([part["lengths"] for part in parts])
+        signature = np.concatenate([part["signatures"] for part in parts])
+
+        exact = exact_pairs(digests)
+        pairs = candidate_pairs(signature, config.bands)
+        similarity = estimated_similarity(signature, pairs)
+        near = pairs[similarity >= config.min_similarity]
+        progress.advance()
+        cluster = connected(len(lengths), np.concatenate([exact, near]))
+        keep = best_of_clusters(cluster, lengths, config.length_tolerance)
+        probe = measure(config, inputs["documents"].path, signature, cluster, keep, run.seed)
+        progress.advance()
+
+    totals: Counter[str] = Counter()
+    sources: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
+
+    def kept() -> "Iterator[Document]":
+        sizes = np.bincount(cluster, minlength=int(cluster.max(initial=-1)) + 1)
+        for index, document in enumerate(read_documents(inputs["documents"])):
+            size = len(document.text.encode("utf-8"))
+            totals.update(documents_in=1, bytes_in=size)
+            if not keep[index]:
+                continue
+            totals.update(documents_out=1, bytes_out=size)
+            sources[document.source] += 1
+            languages[document.language] += 1
+            if sizes[cluster[index]] > 1:
+                document.meta["duplicates"] = str(int(sizes[cluster[index]]) - 1)
+            yield document
+
+    write_documents(run.output, kept())
+    write_clusters(run.output / "clusters.jsonl", inputs["documents"].path, cluster, keep)
+    copies = len(digests) - len(np.unique(digests))
+    run.info(f"{copies} exact and {len(keep) - int(keep.sum()) - copies} near duplicates of {len(keep)} documents")
+    return {
+        **dict(sorted(totals.items())),
+        "by_source": dict(sorted(sources.items())),
+        "by_language": dict(sorted(languages.items())),
+        "by_reason": {"exact duplicate": copies, "near duplicate": len(keep) - int(keep.sum()) - copies},
+        "clusters": int((np.bincount(cluster) > 1).sum()),
+        "candidate_pairs": len(pairs),
+        "half_similarity": round(half_similarity(config.bands, config.rows), 4),
+        "effects": [effect(**measured) for measured in probe],
+    }
+
+
+def sign_file(job: tuple[DeduplicateConfig, Path, Path]) -> None:
+    """Digest, length and MinHash signature of every document of a file, into ``state`` (npz)."""
+    import numpy as np
+
+    from components.data.documents import read_file
+    from components.data.minhash import WordHasher, shingle_hashes, signatures
+    from components.data.words import comparable_words
+
+    config, file, state = job
+    hasher = WordHasher()
+    digests: list[str] = []
+    lengths: list[int] = []
+    shingles = []
+    for document in read_file(file):
+        words = comparable_words(document.text)
+        # Code without its punctuation is not the same code; a text of punctuation only is compared as it is.
+        exact = " ".join(document.text.split()) if document.language == "code" or not words else " ".join(words)
+        digests.append(hashlib.sha256(exact.encode()).hexdigest()[:32])
+        lengths.append(len(document.text))
+        shingles.append(shingle_hashes(hasher(words), config.shingle))
+    state.parent.mkdir(parents=True, exist_ok=True)
+    temporary = state.with_suffix(".tmp")
+    with temporary.open("wb") as stream:
+        np.savez(
+            stream, digests=np.array(digests, dtype="S32"), lengths=np.array(lengths, dtype=np.int64),
+            signatures=signatures(shingles, config.bands * config.rows),
+        )  # fmt: skip
+    temporary.replace(state)
+
+
+def load(state: Path) -> dict[str, "np.ndarray"]:
+    import numpy as np
+
+    with np.load(state) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def exact_pairs(digests: "np.ndarray") -> "np.ndarray":
+    """Each document with the first of equal digest: (pairs, 2)."""
+    import numpy as np
+
+    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    original = first[inverse]
+    copies = np.flatnonzero(original != np.arange(len(digests)))
+    return np.stack([original[copies], copies], axis=1)
+
+
+def connected(documents: int, pairs: "np.ndarray") -> "np.ndarray":
+    """Cluster number of every document, (documents,): connected components of the graph of pairs."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(documents, documents))
+    return connected_components(graph, directed=False)[1]
+
+
+def best_of_clusters(cluster: "np.ndarray", lengths: "np.ndarray", tolerance: float) -> "np.ndarray":
+    """Which documents to keep, (documents,) bool: in each cluster the first that is nearly as long as the longest."""
+    import numpy as np
+
+    longest = np.zeros(int(cluster.max(initial=-1)) + 1, dtype=np.int64)
+    np.maximum.at(longest, cluster, lengths)
+    eligible = np.flatnonzero(lengths >= (1 - tolerance) * longest[cluster])
+    _, first = np.unique(cluster[eligible], return_index=True)
+    keep = np.zeros(len(lengths), dtype=bool)
+    keep[eligible[first]] = True
+    return keep
+
+
+def write_clusters(file: Path, corpus: Path, cluster: "np.ndarray", keep: "np.ndarray") -> None:
+    """One line for each cluster of several documents: the kept id and the ids it stands for."""
+    import numpy as np
+
+    from components.data.documents import read_documents
+
+    big = np.bincount(cluster)[cluster] > 1
+    members: dict[int, list[str]] = {}
+    chosen: dict[int, str] = {}
+    for index, document in enumerate(read_documents(corpus)):
+        if keep[index] and big[index]:
+            chosen[int(cluster[index])] = document.id
+        elif big[index]:
+            members.setdefault(int(cluster[index]), []).append(document.id)
+    with file.open("w", encoding="utf-8") as out:
+        for number in sorted(members):
+            out.write(json.dumps({"kept": chosen[number], "dropped": members[number]}) + "\n")
