@@ -59,9 +59,12 @@ def run(
 def plan(
     recipe: RecipeArgument,
     set_: SetOption = None,
-    hardware: Annotated[str, typer.Option(help="Named hardware: see infra/hardware.py.")] = "h100",
+    hardware: Annotated[str, typer.Option(help="h100-sxm, a100-80gb, cpu-2, ...")] = "h100-sxm",
     gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 8,
-    mfu: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the peak FLOPs that training reaches.")] = 0.4,
+    mfu: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1.0, help="Share of the peak FLOPs reached; the device's own by default."),
+    ] = None,
     engine: Annotated[
         Literal["torch", "zero0", "zero1", "zero2", "zero3"], typer.Option(help="Engine whose memory is shown.")
     ] = "zero3",
@@ -97,7 +100,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a checkpoint on a recipe's held-out data."""
-    from flows.checkpoint_commands import evaluate_command, print_evaluation
+    from flows.checkpoints import evaluate_command, print_evaluation
 
     result = evaluate_command(checkpoint, recipe, set_ or [])
     show(result, True) if as_json else print_evaluation(result)
@@ -123,7 +126,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="New folder, in Hugging Face layout.", show_default=False)],
 ) -> None:
     """Write a checkpoint as a folder that ``transformers`` loads."""
-    from flows.checkpoint_commands import export_command
+    from flows.checkpoints import export_command
 
     print(export_command(checkpoint, folder))
 
@@ -133,7 +136,7 @@ def artifacts_ls(
     kind: Annotated[str, typer.Option(help="Only this kind, such as checkpoint.")] = "", as_json: JsonOption = False
 ) -> None:
     """All artifacts of the store, oldest first."""
-    from flows.artifact_commands import list_artifacts, print_artifacts
+    from flows.artifacts import list_artifacts, print_artifacts
 
     rows = list_artifacts(kind)
     show(rows, True) if as_json else print_artifacts(rows)
@@ -142,7 +145,7 @@ def artifacts_ls(
 @artifacts_app.command("show")
 def artifacts_show(artifact: Annotated[str, typer.Argument(help="Digest (its beginning is enough) or alias.")]) -> None:
     """The manifest of one artifact: what made it, from what, its files and its summary."""
-    from flows.artifact_commands import show_artifact
+    from flows.artifacts import show_artifact
 
     show(show_artifact(artifact), True)
 
@@ -152,7 +155,7 @@ def artifacts_verify(
     artifact: Annotated[str, typer.Argument(help="Digest or alias; all artifacts by default.")] = "",
 ) -> None:
     """Read every stored byte again and compare it with the manifest. Exit code 1 if anything is damaged."""
-    from flows.artifact_commands import verify_artifacts
+    from flows.artifacts import verify_artifacts
 
     if not verify_artifacts(artifact):
         raise typer.Exit(1)
@@ -163,7 +166,7 @@ def artifacts_gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Delete artifacts that no completed run and no alias leads to, and what killed runs have left."""
-    from flows.artifact_commands import collect_garbage
+    from flows.artifacts import collect_garbage
 
     collect_garbage(dry_run=dry_run)
 

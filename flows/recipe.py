@@ -5,8 +5,9 @@ The models of the tables stand beside the stage functions that they configure.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.data.clean import CleanConfig
 from components.data.decontaminate import DecontaminateConfig
@@ -19,6 +20,7 @@ from components.data.shards import ShardsConfig
 from components.data.synthetic import SyntheticConfig
 from components.data.tokenizer import TokenizerConfig
 from components.evaluation.evaluate import EvaluationConfig
+from components.evaluation.ngram import NgramConfig
 from components.evaluation.report import ReportConfig
 from components.preference.dpo import DPOConfig
 from components.preference.grpo import GRPOConfig
@@ -54,16 +56,34 @@ class Recipe(BaseModel):
     shards: ShardsConfig = ShardsConfig()
     scaling: ScalingConfig = ScalingConfig()
     pretrain: PretrainConfig
-    extend: ExtendConfig = ExtendConfig()
+    extend: ExtendConfig
     conversations: ConversationsConfig = ConversationsConfig()
     sft: SFTConfig = SFTConfig()
     pairs: PairsConfig = PairsConfig()
     dpo: DPOConfig = DPOConfig()
     reward: RewardConfig = RewardConfig()
     grpo: GRPOConfig = GRPOConfig()
+    ngram: NgramConfig = NgramConfig()
     evaluate: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> Self:
+        """What two stages must see alike, or the one cannot work with what the other has made."""
+        equal = (
+            ("tokenizer.held_out_share", self.tokenizer.held_out_share, "shards", self.shards.held_out_share),
+            ("ngram.tokens_per_domain", self.ngram.tokens_per_domain, "evaluate", self.evaluate.tokens_per_domain),
+            ("ngram.document_tokens", self.ngram.document_tokens, "evaluate", self.evaluate.document_tokens),
+            ("reward.heldout_share", self.reward.heldout_share, "pairs", self.pairs.heldout_share),
+        )
+        for key, value, other, expected in equal:
+            if value != expected:
+                raise ValueError(f"{key}: expected {expected}, the same as in [{other}], got {value}")
+        rows, tokens = self.pretrain.model.vocab_size, self.tokenizer.vocab_size
+        if self.tokenizer.source == "train" and rows < tokens:
+            raise ValueError(f"pretrain.model.vocab_size: expected at least tokenizer.vocab_size {tokens}, got {rows}")
+        return self
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -104,7 +104,7 @@ def _explain(problem: Any, model: type[BaseModel], origins: Origins, path: Path)
     origin = next(
         (origins[location[:end]] for end in range(len(location), 0, -1) if location[:end] in origins), str(path)
     )
-    where = f"{origin}: {'.'.join(location)}"
+    where = f"{origin}: {'.'.join(location)}" if location else origin
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key{_suggestion(location[-1], _fields(model, location[:-1]))}"
     if problem["type"] == "missing":

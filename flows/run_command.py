@@ -11,10 +11,9 @@ from pydantic import BaseModel
 
 from flows.errors import StageFailed, Stopped, UsageError
 from flows.preflight import preflight
-
 from flows.resolve import Resolved, resolve
 from flows.stages import PIPELINE, Stage, after, through
-from flows.terminal import Display, duration, table
+from flows.terminal import Display, duration, forward_logs, table
 from infra.settings import Settings, load_settings
 from infra.store import ArtifactStore, open_store
 
@@ -32,7 +31,22 @@ def run_command(
     display = Display()
     redo = {stage.id for stage in stages} if fresh else after(stages, from_) if from_ else set()
     result = run_pipeline(recipe, recipe.name, recipe.seed, stages, settings, display, redo, command=f"{path}")
-    return {"recipe": recipe.name} | result
+    return {"recipe": recipe.name} | result | show_card(settings, display, result["stages"].get("report"))
+
+
+def show_card(settings: Settings, display: Display, report: str | None) -> dict[str, Any]:
+    """Write the report card, unless it is there; show every checkpoint's scores and where the card is."""
+    if report is None:
+        return {}
+    from flows.report import card_of, print_scores
+
+    store = open_store(settings)
+    card = card_of(settings, store, report)
+    print_scores(display, store.open(report).path)
+    if card is None:  # made with another catalog: the store alone knows it
+        card = {"html": str(store.open(report).path / "report.html")}
+    display.console.print(f"report card: {card['html']}")
+    return {"report": card}
 
 
 def run_pipeline(
@@ -43,6 +57,7 @@ def run_pipeline(
 
     Raises StageFailed or Stopped with a line that says how to carry on.
     """
+    forward_logs(display)
     store = open_store(settings)
     preflight(settings, store)
     plan = resolve(stages, recipe, seed, store, redo)
@@ -66,8 +81,8 @@ def execute(
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # read by torch when a stage imports it
     with prefect_api(settings):
         from flows.job import Job
-        from flows.records import Records
         from flows.recipe_flow import run_recipe
+        from flows.records import Records
 
         # Not before Prefect is up: both make their databases with Alembic, whose state is global to the process.
         records = Records(settings, store)

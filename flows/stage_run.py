@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows.terminal import Bar, Display
 from infra.errors import InfraError
+from infra.hardware import resolve_device
 
 MetricSink = Callable[[Mapping[str, float], int | None], None]
 
@@ -29,11 +30,7 @@ class StageRun:
     @cached_property
     def device(self) -> str:
         """Looked up on demand: only stages that compute with torch wait for its import."""
-        if self.device_setting != "auto":
-            return self.device_setting
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return resolve_device(self.device_setting)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         self.record(values, step)

@@ -126,6 +126,10 @@ MODEL_STAGES = (
         {"policy": "dpo", "reward": "reward", "conversations": "conversations"}, alias="rl",
     ),
     # 5 Evaluation
+    Stage(
+        "ngram", "components.evaluation.ngram:score_ngram", "evaluation",
+        {"shards": "shards", "tokenizer": "tokenizer"},
+    ),
     evaluation("base", "pretrain"),
     evaluation("long", "extend"),
     evaluation("sft", "sft"),

@@ -3,8 +3,10 @@
 Everything goes to stderr, so that stdout stays free for results (``--json``, a path to open).
 """
 
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -111,6 +113,24 @@ class _Rate(ProgressColumn):
         return Text(f"{_short(speed)} {unit}/s" if unit and speed else "", style="cyan")
 
 
+class _LogLines(logging.Handler):
+    def __init__(self, display: Display) -> None:
+        super().__init__(logging.WARNING)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._display.line(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def forward_logs(display: Display) -> None:
+    """Warnings of this project's own packages become lines of the display; those of libraries are left out."""
+    for package in ("flows", "components", "model", "infra"):
+        logger = logging.getLogger(package)
+        logger.handlers = [_LogLines(display)]
+        logger.propagate = False
+    warnings.simplefilter("ignore")
+
+
 def table(title: str, columns: Mapping[str, str], rows: list[list[Any]]) -> Table:
     """A table whose ``columns`` are header -> "left" or "right"."""
     built = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
@@ -147,6 +167,11 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
+def count(value: float) -> str:
+    """``3.1 M``, ``72.7 B``, ``18 T``: as models and tokens are counted."""
+    return quantity(value).replace(" G", " B")
+
+
 def stdout() -> Console:
     """Where results go."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
@@ -158,4 +183,4 @@ def _short(value: float | str) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-__all__ = ["Bar", "Display", "duration", "headline", "quantity", "stdout", "table"]
+__all__ = ["Bar", "Display", "count", "duration", "forward_logs", "headline", "quantity", "stdout", "table"]

@@ -1,0 +1,107 @@
+"""``qwenforge artifacts``: what the store holds, whether it is intact, and what nobody needs any more."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flows.checkpoints import find_digest
+from flows.plan import gib
+from flows.terminal import Display, quantity, stdout, table
+from infra.catalog import Catalog
+from infra.errors import CorruptArtifact
+from infra.settings import load_settings
+from infra.store import ArtifactStore, open_store
+
+
+def list_artifacts(kind: str = "") -> list[dict[str, Any]]:
+    """All artifacts, oldest first."""
+    return [
+        {
+            "digest": manifest.digest,
+            "kind": manifest.kind,
+            "stage": manifest.stage,
+            "files": len(manifest.files),
+            "bytes": manifest.size,
+            "created_at": manifest.created_at.isoformat(timespec="seconds"),
+        }
+        for manifest in open_store(load_settings()).list()
+        if kind in ("", manifest.kind)
+    ]
+
+
+def print_artifacts(rows: list[dict[str, Any]]) -> None:
+    headers = {"artifact": "left", "stage": "left", "kind": "left", "files": "right", "size": "right", "made": "left"}
+    cells = [
+        [row["digest"][:12], row["stage"], row["kind"], row["files"], quantity(row["bytes"], "B"), row["created_at"]]
+        for row in rows
+    ]
+    stdout().print(table(f"{len(rows)} artifacts", headers, cells))
+
+
+def show_artifact(name: str) -> dict[str, Any]:
+    """The manifest of one artifact, with its digest and folder."""
+    settings = load_settings()
+    store = open_store(settings)
+    artifact = store.open(find_digest(name, settings, store))
+    return {"digest": artifact.digest, "path": str(artifact.path), **artifact.manifest.model_dump(mode="json")}
+
+
+def verify_artifacts(name: str = "") -> bool:
+    """Read all bytes of one artifact or all; True when they are what was committed."""
+    settings = load_settings()
+    store, display = open_store(settings), Display()
+    digests = [find_digest(name, settings, store)] if name else store.backend.names("artifacts")
+    damaged = 0
+    with display.live(1), display.progress(len(digests), "verify", unit="artifact") as bar:
+        for digest in digests:
+            try:
+                store.verify(digest)
+            except CorruptArtifact as error:
+                damaged += 1
+                display.line(str(error))
+            bar.advance()
+    print(f"{len(digests)} artifacts read, {damaged} damaged")
+    return damaged == 0
+
+
+def collect_garbage(*, dry_run: bool) -> None:
+    """Delete what neither an alias nor the last completed run of any recipe leads to."""
+    settings = load_settings()
+    store, catalog = open_store(settings), Catalog(settings.catalog_url)
+    keep = needed(store, catalog)
+    sizes = {manifest.digest: manifest.size for manifest in store.list()}
+    removed = [digest for digest in sizes if digest not in keep] if dry_run else store.gc(keep)
+    freed = sum(sizes.get(digest, 0) for digest in removed)
+    print(f"{'would delete' if dry_run else 'deleted'} {len(removed)} artifacts, {gib(freed)}; {len(keep)} are kept")
+
+
+def needed(store: ArtifactStore, catalog: Catalog) -> set[str]:
+    """Artifacts of each recipe's last completed run, of unfinished runs since, behind aliases, and their ancestors."""
+    waiting: list[str] = []
+    completed: set[str] = set()
+    for run in catalog.list_runs(limit=10_000):  # newest first
+        if run.name.rpartition("-")[0].rpartition("-")[0] in completed:
+            continue
+        waiting += [stage.artifact_digest for stage in catalog.stages_of(run.id) if stage.artifact_digest]
+        if run.state == "completed":
+            completed.add(run.name.rpartition("-")[0].rpartition("-")[0])
+    for alias in ("base", "long", "sft", "dpo", "rl"):
+        if digest := catalog.resolve_alias(alias):
+            waiting.append(digest)
+    return ancestors(store, waiting)
+
+
+def ancestors(store: ArtifactStore, digests: list[str]) -> set[str]:
+    """``digests`` and everything that they were made from, as far as it is in the store."""
+    found: set[str] = set()
+    waiting = list(digests)
+    while waiting:
+        digest = waiting.pop()
+        if digest not in found and store.exists(digest):
+            found.add(digest)
+            inputs: Mapping[str, str] = store.manifest(digest).inputs
+            waiting.extend(inputs.values())
+    return found
+
+
+__all__ = ["ancestors", "collect_garbage", "list_artifacts", "needed", "print_artifacts", "show_artifact",
+           "verify_artifacts"]  # fmt: skip

@@ -1,0 +1,108 @@
+"""Finding a checkpoint by what people call it, and the commands ``eval`` and ``export`` over it."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from flows.errors import UsageError
+from flows.terminal import Display, quantity, stdout, table
+from infra.catalog import Catalog
+from infra.errors import MissingArtifact
+from infra.settings import Settings, load_settings
+from infra.store import ArtifactStore, open_store
+
+CHECKPOINT_KINDS = ("checkpoint", "reward-model")
+
+
+class Folder:
+    """A checkpoint outside the store, as a stage sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self.kind, self.digest, self.path = "checkpoint", "", path
+        self.summary: dict[str, Any] = {}
+
+
+def find_digest(name: str, settings: Settings, store: ArtifactStore) -> str:
+    """The artifact that an alias, or the beginning of a digest, stands for."""
+    digest = Catalog(settings.catalog_url).resolve_alias(name)
+    if digest is None:
+        digest = store.find(name)
+    elif not store.exists(digest):
+        raise MissingArtifact(f"alias {name} means artifact {digest[:12]}, which is no longer in the store")
+    return digest
+
+
+def find_checkpoint(name: str, settings: Settings, store: ArtifactStore) -> Any:
+    """A checkpoint by alias, digest or folder."""
+    if (folder := Path(name)).is_dir():
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"{folder} is no model folder: it has no config.json")
+        return Folder(folder)
+    try:
+        artifact = store.open(find_digest(name, settings, store))
+    except MissingArtifact as error:
+        raise UsageError(f"{name} is no alias (base, long, sft, dpo, rl), no artifact and no folder: {error}") from None
+    if artifact.kind not in CHECKPOINT_KINDS:
+        raise UsageError(f"{name} is an artifact of kind {artifact.kind}, not a checkpoint")
+    return artifact
+
+
+def evaluate_command(name: str, recipe_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure a checkpoint on the held-out shards and conversations of a finished recipe."""
+    from components.evaluation.evaluate import evaluate
+    from flows.recipe import load_recipe
+    from flows.resolve import resolve
+    from flows.stage_run import StageRun
+    from flows.stages import PIPELINE
+
+    recipe, settings, display = load_recipe(recipe_path, overrides), load_settings(), Display()
+    store = open_store(settings)
+    checkpoint = find_checkpoint(name, settings, store)
+    done = {row.stage.id: row.digest for row in resolve(PIPELINE, recipe, recipe.seed, store)}
+    if not done["shards"]:
+        raise UsageError(f"the held-out data of {recipe_path} is not there yet: qwenforge run {recipe_path}")
+    inputs = {"checkpoint": checkpoint}
+    inputs |= {part: store.open(digest) for part in ("shards", "conversations", "reward") if (digest := done[part])}
+    with TemporaryDirectory() as folder, display.live(1):
+        output, state = Path(folder) / "output", Path(folder) / "state"
+        output.mkdir()
+        state.mkdir()
+        run = StageRun(recipe.seed, output, state, settings.engine, settings.device, display, lambda values, step: None)
+        evaluate(recipe.evaluate, inputs, run)
+        return json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def print_evaluation(result: dict[str, Any]) -> None:
+    """One line a metric."""
+    rows = [
+        [name, f"{m['value']:.4g}", f"{m['low']:.4g}", f"{m['high']:.4g}", m["n"]]
+        for name, m in sorted(result["metrics"].items())
+    ]
+    headers = {"metric": "left", "value": "right", "low": "right", "high": "right", "items": "right"}
+    stdout().print(table("95% intervals", headers, rows))
+
+
+def export_command(name: str, folder: Path) -> str:
+    """Copy a checkpoint to a new folder and prove that ``transformers`` reads it alike."""
+    from components.serving.export import ExportConfig, verify
+
+    if folder.exists():
+        raise UsageError(f"{folder} is there already; name a new folder")
+    settings = load_settings()
+    checkpoint = find_checkpoint(name, settings, open_store(settings))
+    shutil.copytree(checkpoint.path, folder, copy_function=shutil.copyfile)  # artifacts are read-only, copies not
+    config = ExportConfig()
+    agreement = verify(folder, config, seed=0)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if agreement.logits_difference > config.logits_tolerance:
+        raise UsageError(f"{folder}: logits differ by {agreement.logits_difference:.1e} from transformers'")
+    return (
+        f"{folder}: {quantity(size, 'B')}, logits within {agreement.logits_difference:.1e} of transformers', "
+        f"{agreement.equal_tokens} of {agreement.tokens} greedy tokens equal"
+    )
+
+
+__all__ = ["evaluate_command", "export_command", "find_checkpoint", "find_digest", "print_evaluation"]

@@ -1,0 +1,130 @@
+"""``qwenforge plan``: what a recipe will do and what it will take, by arithmetic alone (no torch)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.training.memory import training_memory
+from flows.recipe import Recipe, load_recipe
+from flows.resolve import resolve
+from flows.stages import PIPELINE
+from flows.terminal import count, duration, quantity, stdout, table
+from flows.workload import workloads
+from infra.hardware import accelerator, match_accelerator
+from infra.settings import load_settings
+from infra.store import open_store
+
+Plan = dict[str, Any]
+
+
+def make_plan(
+    path: Path, overrides: Sequence[str] = (), *, hardware: str = "h100-sxm", gpus: int = 8, mfu: float | None = None,
+    engine: str = "zero3", recompute: bool = True,
+) -> Plan:  # fmt: skip
+    """The plan of a recipe file as plain JSON values: sizes in bytes, time in hours, cost in US dollars."""
+    recipe = load_recipe(path, overrides)
+    device = match_accelerator(hardware) or accelerator(hardware)
+    mfu = mfu or device.utilisation
+    rows = resolve(PIPELINE, recipe, recipe.seed, open_store(load_settings()), verify=False)
+    work = {entry.stage: entry for entry in workloads(recipe)}
+    stages = []
+    for row in rows:
+        line: Plan = {"stage": row.stage.id, "state": "cached" if row.digest else "to do", "artifact": row.digest}
+        if entry := work.get(row.stage.id):
+            hours = entry.flops / (device.peak_flops * mfu * gpus) / 3600
+            line |= {
+                "trained_tokens": entry.trained_tokens,
+                "generated_tokens": entry.generated_tokens,
+                "sequence_length": entry.sequence_length,
+                "flops": entry.flops,
+                "upper_bound": entry.bound,
+                "hours": hours,
+                "cost": hours * gpus * device.estimated_price_per_hour,
+            }
+        stages.append(line)
+    return {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "model": model_facts(recipe),
+        "hardware": {"name": device.name, "count": gpus, "mfu": mfu, "memory_bytes": device.memory_bytes},
+        "memory": memory_facts(recipe, engine, gpus, recompute),
+        "stages": stages,
+        "total": {
+            name: sum(line.get(name, 0) for line in stages) for name in ("trained_tokens", "flops", "hours", "cost")
+        },
+    }
+
+
+def model_facts(recipe: Recipe) -> Plan:
+    """Parameter counts."""
+    model = recipe.pretrain.model
+    return {
+        "parameters": model.num_parameters(),
+        "active_parameters": model.num_active_parameters(),
+        "non_embedding_parameters": model.num_non_embedding_parameters(),
+    }
+
+
+def memory_facts(recipe: Recipe, engine: str, ranks: int, recompute: bool) -> Plan:
+    """Bytes on one rank with the larger of the two phases' micro-batches (formulas: ``components.training.memory``)."""
+    # A micro-batch holds at least one whole sequence.
+    tokens = max(recipe.pretrain.micro_batch_tokens, recipe.extend.sequence_length)
+    memory = training_memory(recipe.pretrain.model, engine=engine, ranks=ranks, tokens=tokens, recompute=recompute)
+    return {
+        "engine": engine,
+        "ranks": ranks,
+        "tokens": tokens,
+        "recompute": recompute,
+        "parameters": memory.parameters,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+        "total": memory.total,
+    }
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan for people."""
+    console = stdout()
+    model, memory, hardware, total = plan["model"], plan["memory"], plan["hardware"], plan["total"]
+    console.print(
+        f"[bold]{plan['recipe']}[/]  {count(model['parameters'])} parameters, "
+        f"{count(model['active_parameters'])} active a token, "
+        f"{count(model['non_embedding_parameters'])} without embeddings"
+    )
+    rows = []
+    for line in plan["stages"]:
+        cells = [line["stage"], line["state"]]
+        if "flops" in line:
+            most = "≤ " if line["upper_bound"] else ""
+            tokens = line["trained_tokens"] or line["generated_tokens"]
+            cells += [
+                f"{most}{count(tokens)}", f"{line['sequence_length']:,}", f"{most}{quantity(line['flops'])}",
+                duration(line["hours"] * 3600), f"${line['cost']:,.2f}",
+            ]  # fmt: skip
+        rows.append(cells + [""] * (7 - len(cells)))
+    rows.append(
+        ["total", "", count(total["trained_tokens"]), "", quantity(total["flops"]),
+         duration(total["hours"] * 3600), f"${total['cost']:,.2f}"]
+    )  # fmt: skip
+    title = f"on {hardware['count']} x {hardware['name']} at {hardware['mfu']:.0%} of their peak"
+    headers = {
+        "stage": "left", "state": "left", "tokens": "right", "context": "right", "FLOPs": "right", "time": "right",
+        "cost": "right",
+    }  # fmt: skip
+    console.print(table(title, headers, rows))
+    fits = "fits" if memory["total"] <= hardware["memory_bytes"] else "does not fit"
+    parts = ", ".join(f"{part} {gib(memory[part])}" for part in ("parameters", "gradients", "optimizer", "activations"))
+    checkpointing = ", activations recomputed" if memory["recompute"] else ""
+    console.print(
+        f"memory a rank with {memory['engine']} on {memory['ranks']}, {memory['tokens']:,} tokens at a time"
+        f"{checkpointing}: {gib(memory['total'])} ({parts}); {fits} in {gib(hardware['memory_bytes'])}"
+    )
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB."""
+    return f"{size / 1024**3:,.2f} GiB"
+
+
+__all__ = ["Plan", "gib", "make_plan", "print_plan"]

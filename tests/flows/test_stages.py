@@ -1,0 +1,94 @@
+"""The pipeline's shape, cache keys, and which stages a request needs."""
+
+import pytest
+from flows.resolve import resolve
+from flows.stages import PIPELINE, after, cache_key, through
+from hypothesis import given
+from hypothesis import strategies as st
+from infra.backends import LocalBackend
+from infra.store import ArtifactStore
+from toy import TOY, NumbersConfig, SumConfig, ToyRecipe
+
+DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
+
+
+def test_every_input_is_made_earlier():
+    seen: set[str] = set()
+    for stage in PIPELINE:
+        assert set(stage.inputs.values()) <= seen, stage.id
+        seen.add(stage.id)
+
+
+def test_stages_have_distinct_names():
+    assert len({stage.id for stage in PIPELINE}) == len(PIPELINE)
+
+
+def test_aliases_of_the_checkpoints():
+    assert {stage.alias: stage.id for stage in PIPELINE if stage.alias} == {
+        "base": "pretrain", "long": "extend", "sft": "sft", "dpo": "dpo", "rl": "grpo",
+    }  # fmt: skip
+
+
+@given(seed=st.integers(0, 2**31), digest=DIGESTS, count=st.integers(0, 100))
+def test_cache_key_depends_on_all_that_decides_the_result_and_on_nothing_else(seed, digest, count):
+    stage, config = TOY[1], SumConfig(fail=str(count))
+    key = cache_key(stage, config, seed, {"numbers": digest})
+    other = "f" * 64 if digest != "f" * 64 else "0" * 64
+
+    assert key == cache_key(stage, SumConfig(fail=str(count)), seed, {"numbers": digest})
+    different = {
+        cache_key(stage, SumConfig(fail=f"{count}x"), seed, {"numbers": digest}),
+        cache_key(stage, config, seed + 1, {"numbers": digest}),
+        cache_key(stage, config, seed, {"numbers": other}),
+        cache_key(stage, config, seed, {"other name": digest}),
+        cache_key(TOY[2], config, seed, {"numbers": digest}),
+        key,
+    }
+    assert len(different) == 6
+
+
+def test_cache_key_depends_on_the_version():
+    from dataclasses import replace
+
+    stage = TOY[0]
+    assert cache_key(stage, NumbersConfig(), 0, {}) != cache_key(replace(stage, version=2), NumbersConfig(), 0, {})
+
+
+def test_order_of_inputs_does_not_matter():
+    key = cache_key(TOY[1], SumConfig(), 0, {"a": "1", "b": "2"})
+    assert key == cache_key(TOY[1], SumConfig(), 0, {"b": "2", "a": "1"})
+
+
+def test_until_takes_only_what_is_needed():
+    assert [stage.id for stage in through(PIPELINE, "tokenizer")] == [
+        "ingest", "clean", "deduplicate", "quality", "domains", "synthetic", "mixture", "decontaminate", "tokenizer",
+    ]  # fmt: skip
+
+
+def test_from_reaches_all_that_follows():
+    reached = after(PIPELINE, "grpo")
+    assert {"grpo", "evaluate-rl", "export", "report"} == reached
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ArtifactStore(LocalBackend(tmp_path / "store"))
+
+
+def test_resolution_stops_at_the_first_unfinished_stage(store, tmp_path):
+    recipe = ToyRecipe()
+    assert [row.digest for row in resolve(TOY, recipe, 0, store)] == [None, None, None]
+
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "numbers.json").write_text("[1]")
+    artifact = store.commit(
+        folder, kind="corpus", stage="numbers", stage_version="1", config_digest="0" * 64, inputs={}, seed=0, summary={}
+    )
+    store.remember(cache_key(TOY[0], recipe.numbers, 0, {}), artifact.digest)
+
+    rows = resolve(TOY, recipe, 0, store)
+    assert [bool(row.digest) for row in rows] == [True, False, False]
+    assert [bool(row.key) for row in rows] == [True, True, False]
+    assert not resolve(TOY, recipe, 0, store, redo={"numbers"})[0].digest
+    assert not resolve(TOY, recipe, 1, store)[0].digest
