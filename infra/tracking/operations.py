@@ -129,7 +129,8 @@ def _prepare_import() -> None:
     for name, value in {
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_DISABLE_TELEMETRY": "true",  # no calls home from a training cluster
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the journal retries, and better
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the journal retries, and better
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     }.items():
         os.environ.setdefault(name, value)
