@@ -92,9 +92,11 @@ def _encode_part(batch: Sequence[Document], tokenizer: Tokenizer, stem: Path) ->
 def _hold_out(documents: pd.DataFrame, share: float, most_tokens: int) -> pd.Series:
     """Which rows are validation: those that ``is_held_out`` names, in order of id up to ``most_tokens`` a domain.
 
-    Ids are hashes, so their order is a random one that does not depend on the order of the documents.
+    Ids are hashes, so their order is a random one that does not depend on the order of the documents. A document
+    longer than an eighth of ``most_tokens`` is left to training: a few such would be all that a domain is measured on.
     """
     named = documents[documents["id"].map(lambda id: is_held_out(id, share))]
+    named = named[named["tokens"] <= max(most_tokens // 8, 1)]
     named = named.drop_duplicates("id").sort_values("id")
     within = named.groupby("domain")["tokens"].cumsum() <= most_tokens
     return documents.index.isin(named.index[within])

