@@ -55,7 +55,7 @@ def measure(
         effects.append({
             "name": "dropped though not alike", "better": "lower",
             **share_above(wrong, len(checked), 1 - len(checked) / len(keep) if len(keep) else 0.0),
-            "note": f"exact similarity to the kept document more than 0.15 under the limit, {len(checked)} drops checked; "
+            "note": f"exact similarity to the kept document over 0.15 below the limit, {len(checked)} drops checked; "
             "baseline: dropping documents at random",
         })  # fmt: skip
     return effects

@@ -14,7 +14,7 @@ from pathlib import Path
 from re import compile as compile_pattern
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.data.sources import (
     PackageSource,
@@ -64,11 +64,11 @@ class IngestConfig(StageConfig):
             return values
         return {**values, "corpus": corpus, "sources": [s.model_dump() for s in load_corpus(find_corpus(corpus))]}
 
-    @model_validator(mode="after")
-    def check_inline(self) -> "IngestConfig":
-        if not self.corpus:
-            check_sources(self.sources, Path(), "ingest.sources")
-        return self
+    @field_validator("sources")
+    @classmethod
+    def check_inline(cls, sources: tuple[Source, ...], info: ValidationInfo) -> tuple[Source, ...]:
+        """Sources of a corpus file were checked with it; those of the recipe start at the working folder."""
+        return sources if info.data.get("corpus") else check_sources(sources, Path(), "ingest.sources")
 
     @property
     def base(self) -> Path:

@@ -24,19 +24,16 @@ def half_similarity(bands: int, rows: int) -> float:
     return float((1 - 0.5 ** (1 / bands)) ** (1 / rows))
 
 
-class WordHasher:
+class WordHasher(dict[str, int]):
     """64-bit hashes of words, remembered: a corpus repeats its words."""
 
-    def __init__(self) -> None:
-        self.known: dict[str, int] = {}
+    def __missing__(self, word: str) -> int:
+        self[word] = value = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+        return value
 
     def __call__(self, words: list[str]) -> np.ndarray:
         """(words,) uint64."""
-        known = self.known
-        for word in words:
-            if word not in known:
-                known[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-        return np.array([known[word] for word in words], dtype=np.uint64)
+        return np.fromiter(map(self.__getitem__, words), dtype=np.uint64, count=len(words))
 
 
 def shingle_hashes(word_hashes: np.ndarray, n: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
@@ -32,7 +33,7 @@ def fetch_package(source: PackageSource, cache: Path | None = None) -> Path:
     """The wheel of ``source``, from the cache or the registry, with its digest checked either way."""
     folder = (cache or cache_folder()) / source.sha256
     cached = sorted(folder.glob("*.whl"))
-    if cached and sha256(cached[0]) == source.sha256:
+    if cached and verified(cached[0]) == source.sha256:
         return cached[0]
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -74,6 +75,12 @@ def download(package: str, platform: str, folder: Path) -> Path:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         raise DownloadError(errors[-1] if errors else f"pip ended with code {done.returncode}")
     return wheels[0]
+
+
+@cache
+def verified(file: Path) -> str:
+    """Digest of a cached wheel, computed once in a process although many sources read the same wheel."""
+    return sha256(file)
 
 
 def sha256(file: Path) -> str:
