@@ -53,6 +53,8 @@ def load_config(folder: Path | str) -> ModelConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelFormatError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelFormatError(f"{path}: holds no JSON object")
     return ModelConfig.from_hf(values)
 
 

@@ -127,10 +127,11 @@ def upcycle(dense: "Transformer", moe: MoEConfig, *, seed: int, fresh_share: flo
     from model.transformer import Transformer  # the one that contains this module
 
     config = dense.config.model_copy(update={"moe": moe})
-    model = Transformer(config).init_weights(seed)
+    generator = torch.Generator().manual_seed(seed)
+    # a drawn seed: the dense model may have started from this very one
+    model = Transformer(config).init_weights(int(torch.randint(2**31, (), generator=generator)))
     state = dense.state_dict()
     model.load_state_dict({name: value for name, value in state.items() if ".mlp." not in name}, strict=False)
-    generator = torch.Generator().manual_seed(seed)
     width = config.intermediate_size
     needed = moe.num_experts * moe.moe_intermediate_size
     for source, target in zip(dense.layers, model.layers, strict=True):

@@ -1,0 +1,232 @@
+"""The tokenizer: round trips, the published ids, control tokens that text cannot forge, the chat template."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from model.chat import DEFAULT_SYSTEM
+from model.config import ModelFormatError
+from model.tokenizer import CONTROL_TOKENS, SPLIT_PATTERN, Tokenizer
+
+text = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+hostile = st.lists(st.one_of(st.sampled_from(CONTROL_TOKENS), text), max_size=5).map("".join)
+
+
+@pytest.fixture(scope="session")
+def auto(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def rank_file() -> Path:
+    """The published vocabulary, out of the pinned package that carries it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "qwenforge" / "tests"
+    file = cache / "dashscope" / "resources" / "qwen.tiktoken"
+    if not file.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(cache), "dashscope==2.0.2"]
+        subprocess.run(pip, check=True, capture_output=True)
+        with zipfile.ZipFile(next(cache.glob("dashscope-2.0.2-*.whl"))) as wheel:
+            wheel.extract("dashscope/resources/qwen.tiktoken", cache)
+    return file
+
+
+@given(hostile)
+def test_decode_inverts_encode_up_to_normalisation(tokenizer, value):
+    assert tokenizer.decode(tokenizer.encode(value)) == unicodedata.normalize("NFC", value)
+
+
+@given(hostile)
+def test_text_never_becomes_a_control_token(tokenizer, value):
+    assert not set(tokenizer.encode(value)) & set(tokenizer.control.values())
+    conversation = [{"role": "system", "content": value}, {"role": "user", "content": value}]
+    ids = tokenizer.render_chat(conversation)
+    assert ids.count(tokenizer.im_start_id) == 3
+    assert ids.count(tokenizer.im_end_id) == 2
+
+
+@given(st.lists(text, max_size=4))
+def test_batch_equals_one_by_one(tokenizer, values):
+    assert tokenizer.encode_batch(values) == [tokenizer.encode(value) for value in values]
+
+
+@given(st.integers(0, 10**12))
+def test_digits_are_single_tokens(tokenizer, number):
+    assert len(tokenizer.encode(str(number))) == len(str(number))
+
+
+def test_control_tokens_take_the_last_ids(tokenizer):
+    first = tokenizer.vocab_size - 22
+    assert list(tokenizer.control.values()) == list(range(first, tokenizer.vocab_size))
+    assert (tokenizer.eos_id, tokenizer.im_start_id, tokenizer.im_end_id) == (first, first + 1, first + 2)
+
+
+def test_decode_hides_turns_and_shows_tool_calls(tokenizer):
+    ids = [tokenizer.im_start_id, *tokenizer.encode("a cat"), tokenizer.control["<tool_call>"], tokenizer.eos_id]
+    assert tokenizer.decode(ids) == "a cat<tool_call>"
+    assert tokenizer.decode(ids, skip_control=False) == "<|im_start|>a cat<tool_call><|endoftext|>"
+
+
+def test_training_is_deterministic():
+    texts = [f"sample {n} of {n * n} words, naïve café 你好 {'abc' * (n % 7)}" for n in range(300)]
+    first, second = (Tokenizer.train(iter(texts), 600)._backend.to_str() for _ in range(2))
+    assert first == second
+
+
+def test_too_small_a_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="vocab_size 277 is below 256"):
+        Tokenizer.train(["a"], 277)
+
+
+def test_save_and_load(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "a")
+    loaded = Tokenizer.load(tmp_path / "a")
+    loaded.save(tmp_path / "b")
+    assert loaded.control == tokenizer.control
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_folder_without_the_control_tokens_is_refused(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    values = json.loads((tmp_path / "tokenizer.json").read_text())
+    values["added_tokens"].pop(1)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(ModelFormatError, match=r"<\|im_start\|> has id None"):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(ModelFormatError, match="not a tokenizer"):
+        Tokenizer.load(tmp_path / "nowhere")
+
+
+@given(text)
+def test_autotokenizer_reads_the_same_ids(tokenizer, auto, value):
+    assert auto.encode(value, add_special_tokens=False) == tokenizer.encode(value)
+
+
+# ---- the published vocabulary ---------------------------------------------------------------------------
+
+
+def test_published_vocabulary(rank_file):
+    published = Tokenizer.from_tiktoken(rank_file)
+    assert published.encode("Hello world, 你好") == [9707, 1879, 11, 220, 108386]
+    assert published.control["<|endoftext|>"] == 151643
+    assert published.control["<|file_sep|>"] == 151664
+    lines = [line.split() for line in rank_file.read_bytes().splitlines()]
+    ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
+    peer = tiktoken.Encoding("peer", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
+
+    @settings(max_examples=60, deadline=None)
+    @given(text)
+    def equals_tiktoken(value):
+        value = unicodedata.normalize("NFC", value)
+        assert published.encode(value) == peer.encode(value)
+
+    equals_tiktoken()
+    sample = unicodedata.normalize("NFC", Path(__file__).read_text() + json.__doc__ + "Größe, 東京都の天気 1234567")
+    assert published.encode(sample) == peer.encode(sample)
+
+
+def test_a_broken_rank_file_names_its_line(tmp_path):
+    (tmp_path / "ranks").write_bytes(b"IQ== 0\nIg==\n")
+    with pytest.raises(ModelFormatError, match="line 2"):
+        Tokenizer.from_tiktoken(tmp_path / "ranks")
+
+
+# ---- conversations --------------------------------------------------------------------------------------
+
+TOOLS = [{"type": "function", "function": {"name": "add", "description": "Ädd <numbers>", "parameters": {}}}]
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "é"}}}
+
+# The template's output is tokenised as one text, so there a user can forge control tokens; this is about all others.
+honest = text.filter(lambda value: not any(name in value for name in CONTROL_TOKENS))
+# An answer that begins with white space would merge with the newline before it when the whole is tokenised at once;
+# we cut there, because generation does.
+answers = honest.filter(lambda value: value == value.lstrip())
+turns = st.one_of(
+    st.builds(lambda content: {"role": "user", "content": content}, honest),
+    st.builds(lambda content: {"role": "tool", "content": content}, honest),
+    st.builds(
+        lambda content, calls: {"role": "assistant", "content": content, "tool_calls": calls},
+        answers,
+        st.lists(st.sampled_from([CALL, CALL["function"], {"name": "x", "arguments": "{}"}]), max_size=2),
+    ),
+)
+conversations = st.tuples(
+    st.one_of(st.just([]), honest.map(lambda content: [{"role": "system", "content": content}])),
+    st.lists(turns, min_size=1, max_size=5),
+).map(lambda parts: parts[0] + parts[1])
+
+
+@given(conversations, st.booleans(), st.sampled_from([None, TOOLS]))
+@settings(deadline=None)
+def test_rendered_ids_equal_the_template(tokenizer, auto, messages, prompt, tools):
+    expected = auto.apply_chat_template(messages, tools=tools, add_generation_prompt=prompt, return_dict=False)
+    assert tokenizer.render_chat(messages, add_generation_prompt=prompt, tools=tools) == expected
+
+
+def test_a_conversation_reads_as_published(tokenizer):
+    messages = [{"role": "user", "content": "Hi"}]
+    rendered = tokenizer.decode(tokenizer.render_chat(messages), skip_control=False)
+    assert rendered == (
+        f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_tool_results_share_a_turn_and_calls_are_tagged(tokenizer):
+    messages = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL]},
+        {"role": "tool", "content": "1"},
+        {"role": "tool", "content": "2"},
+    ]
+    rendered = tokenizer.decode(tokenizer.render_chat(messages, add_generation_prompt=False), skip_control=False)
+    assert rendered.endswith(
+        "<|im_start|>assistant\nLet me see.\n<tool_call>\n"
+        '{"name": "add", "arguments": {"a": 1, "b": "é"}}\n</tool_call>'
+        "<|im_end|>\n<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response><|im_end|>\n"
+    )
+
+
+def test_the_mask_covers_answers_and_their_ends(tokenizer):
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "a cat"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "a mat", "tool_calls": [CALL]},
+    ]
+    ids, mask = tokenizer.render_chat_with_mask(messages)
+    assert ids == tokenizer.render_chat(messages, add_generation_prompt=False)
+    learned = [token for token, kept in zip(ids, mask, strict=True) if kept]
+    assert tokenizer.decode(learned, skip_control=False) == (
+        'a cat<|im_end|>a mat\n<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "é"}}\n</tool_call><|im_end|>'
+    )
+
+
+@given(answers)
+def test_a_prompt_is_the_start_of_its_masked_conversation(tokenizer, answer):
+    question = [{"role": "user", "content": "Q"}]
+    prompt = tokenizer.render_chat(question)
+    ids, mask = tokenizer.render_chat_with_mask([*question, {"role": "assistant", "content": answer}])
+    assert ids[: len(prompt)] == prompt
+    assert mask[: len(prompt) + 1] == [False] * len(prompt) + [True]
+
+
+def test_unknown_roles_and_empty_conversations_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="role 'robot'"):
+        tokenizer.render_chat([{"role": "user", "content": ""}, {"role": "robot", "content": ""}])
+    with pytest.raises(ValueError, match="at least one message"):
+        tokenizer.render_chat([])

@@ -1,0 +1,113 @@
+"""The decoder against ``transformers``: logits, loss, every gradient; packing and padding change nothing."""
+
+import pytest
+import torch
+from model_shapes import CONFIGS, make_config, make_model
+
+from model.cache import KVCache
+from model.loss import IGNORE, cross_entropy
+
+
+def assert_close(ours: torch.Tensor, theirs: torch.Tensor, relative: float = 1e-4) -> None:
+    assert (ours - theirs).norm() <= relative * theirs.norm().clamp(min=1e-6)
+
+
+@pytest.fixture(params=CONFIGS, ids=str)
+def model(request):
+    return make_model(CONFIGS[request.param])
+
+
+def their_gradients(theirs, config) -> dict[str, torch.Tensor]:
+    """Gradients under our names: ``transformers`` fuses gate and up of stacked experts."""
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    for name in [name for name in gradients if name.endswith("experts.gate_up_proj")]:
+        gate, up = gradients.pop(name).chunk(2, dim=1)
+        stem = name.removesuffix("gate_up_proj")
+        gradients |= {f"{stem}gate_proj": gate, f"{stem}up_proj": up}
+    return gradients
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (2, 64)])
+def test_logits_equal_transformers(model, twin, shape):
+    ids = torch.randint(200, shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert_close(model.logits(model(ids)), twin(model)(ids).logits)
+
+
+def test_loss_and_all_gradients_equal_transformers(model, twin):
+    theirs = twin(model)
+    ids = torch.randint(200, (3, 33), generator=torch.Generator().manual_seed(1))
+    labels = ids.masked_fill(torch.rand(ids.shape, generator=torch.Generator().manual_seed(2)) < 0.3, IGNORE)
+    total, count = cross_entropy(model(ids)[:, :-1], model.output_weight, labels[:, 1:])
+    loss = total / count
+    loss.backward()
+    expected = theirs(input_ids=ids, labels=labels).loss
+    expected.backward()
+    assert_close(loss, expected)
+    gradients = their_gradients(theirs, model.config)
+    assert gradients.keys() == dict(model.named_parameters()).keys()
+    for name, parameter in model.named_parameters():
+        if name.endswith("k_proj.bias"):  # shifts every logit of a query alike but for rotation: nearly no gradient
+            assert (parameter.grad - gradients[name]).abs().max() < 1e-5
+        else:
+            assert_close(parameter.grad, gradients[name])
+
+
+def test_packed_documents_equal_each_alone(model):
+    lengths = [5, 12, 1, 9]
+    documents = [torch.randint(200, (1, n), generator=torch.Generator().manual_seed(n)) for n in lengths]
+    ids = torch.cat([torch.cat(documents, dim=1), torch.zeros(1, 3, dtype=torch.long)], dim=1)
+    numbers = torch.tensor([index for index, n in enumerate(lengths) for _ in range(n)] + [-1] * 3)[None]
+    with torch.no_grad():
+        packed = model(ids, document_ids=numbers)
+        assert torch.isfinite(packed).all()
+        for index, document in enumerate(documents):
+            torch.testing.assert_close(packed[:, numbers[0] == index], model(document), atol=1e-5, rtol=1e-4)
+
+
+def test_packed_gradients_equal_the_sum_of_each_alone(model):
+    first, second = torch.randint(200, (2, 1, 8), generator=torch.Generator().manual_seed(3))
+    ids, numbers = torch.cat([first, second], dim=1), torch.tensor([[0] * 8 + [1] * 8])
+    model(ids, document_ids=numbers).square().sum().backward()
+    packed = {
+        name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+    model.zero_grad()
+    (model(first).square().sum() + model(second).square().sum()).backward()
+    for name, gradient in packed.items():
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad, atol=2e-4, rtol=1e-3)
+
+
+def test_cached_steps_equal_one_pass_with_left_padding(model):
+    lengths, longest = [4, 9, 1], 9
+    ids = torch.randint(200, (3, 20), generator=torch.Generator().manual_seed(4))
+    start = torch.tensor([longest - n for n in lengths])
+    cache = KVCache(model.config, 3, 20, start=start)
+    with torch.no_grad():
+        steps = [model(ids[:, :longest], cache=cache)]
+        steps += [model(ids[:, i : i + 1], cache=cache) for i in range(longest, 15)]
+        steps.append(model(ids[:, 15:], cache=cache))
+        cached = torch.cat(steps, dim=1)
+        for row, begin in enumerate(start.tolist()):
+            alone = model(ids[row : row + 1, begin:])[0]
+            torch.testing.assert_close(cached[row, begin:], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_no_token_sees_the_future(model):
+    ids = torch.randint(200, (1, 12), generator=torch.Generator().manual_seed(5))
+    changed = ids.clone()
+    changed[0, 8] = (ids[0, 8] + 1) % 200
+    with torch.no_grad():
+        before, after = model(ids), model(changed)
+    torch.testing.assert_close(before[:, :8], after[:, :8], atol=1e-6, rtol=0)
+    assert (before[:, 8:] - after[:, 8:]).abs().max() > 1e-3
+
+
+def test_initialisation_is_a_function_of_the_seed():
+    first, again, other = (make_model(make_config(), seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+
+
+def test_parameter_count_is_that_of_the_weights(model):
+    assert model.config.num_parameters() == sum(parameter.numel() for parameter in model.parameters())
