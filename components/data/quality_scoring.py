@@ -120,7 +120,11 @@ def write_scored(config: "QualityConfig", inputs: Inputs, run: Run) -> Summary:
         "documents": count,
         "dropped": int((~kept).sum()),
         "dropped_share": _shares(groups, ~kept),
-        "mean_scores": {name: round(float(np.nanmean(scores[:, i])), 4) for i, name in enumerate(DIMENSIONS)},
+        "mean_scores": {
+            name: round(float(np.nanmean(scores[:, column])), 4)
+            for column, name in enumerate(DIMENSIONS)
+            if not np.isnan(scores[:, column]).all()
+        },
         "effects": effects,
     }
 
