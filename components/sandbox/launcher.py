@@ -5,7 +5,7 @@ size, ``/dev/null`` and its kin, no network but an idle loopback, no other proce
 Started by root it becomes ``nobody``; started by a user it enters a user namespace (where the host allows those).
 """
 
-# ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211, SIM115
+# ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211
 
 import ctypes
 import json

@@ -5,7 +5,7 @@ and writes a JSON line for each snippet when it has ended. Each snippet runs in 
 so that a snippet costs about a millisecond and cannot touch the next one.
 """
 
-# ruff: noqa: PTH109, PTH118, PTH123, SIM105, SIM115
+# ruff: noqa: PTH109, PTH118, PTH123, SIM105
 
 import json
 import os
