@@ -113,6 +113,12 @@ class ArtifactStore:
         """Whether the artifact was committed. Says nothing of its bytes: see ``verify``."""
         return self.backend.read(f"objects/{_checked(digest)}/manifest.json") is not None
 
+    def uri(self, digest: str) -> str:
+        """Where the artifact's files are, for people and for other programs."""
+        location = self.backend.location
+        base = location if self.backend.remote else Path(location).as_uri() + "/"
+        return f"{base}objects/{_checked(digest)}/files"
+
     def find(self, prefix: str) -> str:
         """The one digest that starts with ``prefix``."""
         found = [name for name in self.backend.names("objects") if name.startswith(prefix)]

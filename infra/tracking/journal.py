@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from infra.backends import disk_errors
+
 log = logging.getLogger(__name__)
 
 Operation = dict[str, Any]
@@ -38,21 +40,28 @@ class Journal:
     """The journal of this process. ``place`` distinguishes MLflow servers that share a folder."""
 
     def __init__(self, folder: Path, place: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._place = folder, place
         self._path = folder / f"{place}-{uuid.uuid4().hex}.jsonl"
         self._file: IO[str] | None = None
         self.size = 0  # bytes
+        self._complained = False
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
         """Add lines. They survive the death of this process (not a power cut: metrics are not worth an fsync)."""
         if not records:
             return
-        if self._file is None:
-            self._file = self._new_file()
-        self._file.write(_lines(records))
-        self._file.flush()
-        self.size = self._file.tell()
+        try:
+            if self._file is None:
+                self._file = self._new_file()
+            self._file.write(_lines(records))
+            self._file.flush()
+            self.size = self._file.tell()
+        except OSError as error:  # most likely a full disk: MLflow may still take it, and the run must go on
+            if not self._complained:
+                log.warning("cannot write %s: %s; an outage of MLflow now would lose metrics", self._path, error)
+            self._complained = True
 
     def replace(self, records: Sequence[dict[str, Any]]) -> None:
         """Everything is done but for ``records``: forget the rest, and the file too when that leaves nothing."""

@@ -18,16 +18,14 @@ from typing import Any
 from infra.errors import InfraError
 from infra.tracking.journal import Journal, Operation, milliseconds
 from infra.tracking.operations import Operations, is_outage
+from infra.tracking.run import TrackedRun, value_batches
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0  # metrics reach MLflow this often; also the most that a kill -9 can lose
 _LONGEST_WAIT = 30.0  # seconds between two attempts while MLflow is away
-_POINTS = 1000  # MLflow's limits on one batch: metrics, and parameters or tags
-_VALUES = 100
+_POINTS = 1000  # MLflow's limit on the metrics of one batch
 _JOURNAL_BYTES = 1 << 20  # what is done is dropped from the journal beyond this
-_VALUE_LENGTH = {"params": 6000, "tags": 8000}  # characters
-_STATUS = {"completed": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 
 
 class Tracking:
@@ -61,12 +59,14 @@ class Tracking:
 
     def start_recipe_run(
         self, name: str, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None
-    ) -> "TrackedRun":
+    ) -> TrackedRun:
         """The parent run of one execution of a recipe. Fails if MLflow cannot be reached: nothing is lost yet."""
-        run = self._start(name, None, params, tags, self._patience)
+        run = self.start(name, None, params, tags, self._patience)
         if run.run_id is None:
             with self._changed:
                 reason = self._trouble
+            if isinstance(reason, InfraError):
+                raise reason
             raise InfraError(
                 f"cannot start a run in MLflow within {self._patience:.0f} s: {reason or 'no answer'}; check "
                 "QWENFORGE_MLFLOW_URI, or unset it to use the embedded database"
@@ -95,35 +95,44 @@ class Tracking:
             self._changed.notify_all()
         self._worker.join(timeout)
 
-    # Callers' side
+    # For TrackedRun
 
-    def _start(
+    def run_id_of(self, key: str) -> str | None:
+        """MLflow's id of a run, or None while it waits to be created."""
+        with self._changed:
+            return self._run_ids.get(key)
+
+    def start(
         self, name: str, parent: str | None, params: Mapping[str, Any] | None, tags: Mapping[str, Any] | None,
         wait: float,
-    ) -> "TrackedRun":  # fmt: skip
+    ) -> TrackedRun:  # fmt: skip
         key = uuid.uuid4().hex
-        texts = {name: str(value)[: _VALUE_LENGTH["tags"]] for name, value in (tags or {}).items()}
+        """A run below ``parent``, after waiting up to ``wait`` seconds for MLflow's id of it."""
+        (texts,) = value_batches("tags", tags or {}) or [{}]
         with self._changed:
             self._open.add(key)
-        self._submit(
-            {"op": "create", "key": key, "parent": parent, "name": name, "tags": texts, "time": milliseconds()}
-        )
+        self.submit({"op": "create", "key": key, "parent": parent, "name": name, "tags": texts, "time": milliseconds()})
         run = TrackedRun(self, key)
         run.log_params(params or {})
         with self._changed:
-            # During an outage there is no point in waiting: the run is created when MLflow is back.
-            self._changed.wait_for(
-                lambda: key in self._run_ids or (parent is not None and self._trouble is not None), wait
-            )
+            self._changed.wait_for(lambda: key in self._run_ids or self._cannot_wait(parent), wait)
         return run
 
-    def _submit(self, operation: Operation) -> None:
+    def _cannot_wait(self, parent: str | None) -> bool:
+        """Whether waiting is of no use: a nested run can be created later, and some errors stay."""
+        if self._trouble is None:
+            return False
+        return parent is not None or isinstance(self._trouble, InfraError) or not is_outage(self._trouble)
+
+    def submit(self, operation: Operation) -> None:
+        """Queue an operation behind everything that was logged before it."""
         with self._changed:
-            self._take_points()  # metrics logged before stay before
+            self._take_points()
             self._queue.append(operation)
             self._changed.notify_all()
 
-    def _add_points(self, key: str, points: Iterable[list]) -> None:
+    def add_points(self, key: str, points: Iterable[list]) -> None:
+        """Queue metric points (name, value, milliseconds, step) of a run."""
         with self._changed:
             self._points.setdefault(key, []).extend(points)
 
@@ -136,6 +145,12 @@ class Tracking:
     # Worker's side
 
     def _work(self) -> None:
+        try:
+            self._serve()
+        except Exception:  # a bug here must not end the run; the journal keeps what was written so far
+            log.exception("tracking has stopped; MLflow will not see the rest of this run")
+
+    def _serve(self) -> None:
         operations = self._connect()
         if operations is None:
             return
@@ -243,70 +258,6 @@ class Tracking:
     def _count(self, operations: int) -> None:
         with self._changed:
             self._unfinished += operations
-
-
-class TrackedRun:
-    """A run of MLflow. No method waits for MLflow, except that starting a run waits briefly for its id."""
-
-    def __init__(self, tracking: Tracking, key: str) -> None:
-        self._tracking = tracking
-        self._key = key
-
-    @property
-    def run_id(self) -> str | None:
-        """MLflow's id, or None while the run waits for MLflow to come back."""
-        with self._tracking._changed:
-            return self._tracking._run_ids.get(self._key)
-
-    def start_stage(
-        self, stage: str, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None
-    ) -> "TrackedRun":
-        """A run nested below this one."""
-        return self._tracking._start(stage, self._key, params, tags, wait=5.0)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Parameters; nested mappings become dotted names."""
-        self._log_values("params", _flatten(params))
-
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
-        self._log_values("tags", tags)
-
-    def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """One point a value, at ``step`` (0 for values that have no step)."""
-        at = milliseconds()
-        self._tracking._add_points(self._key, [[name, float(value), at, step or 0] for name, value in values.items()])
-
-    def log_artifact_files(self, paths: Path | Iterable[Path], folder: str | None = None) -> None:
-        """Copy files, or all files of folders, to the run, below ``folder`` there."""
-        paths = [paths] if isinstance(paths, Path) else list(paths)
-        self._submit("files", paths=[str(path.absolute()) for path in paths], folder=folder)
-
-    def log_dataset(self, name: str, digest: str, source: str, context: str, profile: str | None = None) -> None:
-        """An input of this run: an artifact's ``digest``, its URI ``source`` and the role ``context`` it plays."""
-        self._submit("dataset", name=name, digest=digest, source=source, context=context, profile=profile)
-
-    def register_checkpoint(self, name: str, alias: str, digest: str, source_uri: str) -> None:
-        """A version of the registered model ``name`` (one for each digest), to which ``alias`` points from now on."""
-        self._submit("model", name=name, alias=alias, digest=digest, source=source_uri)
-
-    def end(self, status: str = "FINISHED") -> None:
-        """``FINISHED``, ``FAILED`` or ``KILLED``, or the catalog's ``completed``, ``failed`` or ``stopped``."""
-        self._submit("end", status=_STATUS.get(status, status), time=milliseconds())
-
-    def _log_values(self, what: str, values: Mapping[str, Any]) -> None:
-        texts = [(name, str(value)[: _VALUE_LENGTH[what]]) for name, value in values.items()]
-        for start in range(0, len(texts), _VALUES):
-            self._submit("batch", **{what: dict(texts[start : start + _VALUES])})
-
-    def _submit(self, op: str, **fields: Any) -> None:
-        self._tracking._submit({"op": op, "key": self._key, **fields})
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
 
 
 __all__ = ["TrackedRun", "Tracking"]

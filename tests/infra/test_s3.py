@@ -77,6 +77,7 @@ def test_a_commit_is_opened_on_another_machine(s3, settings, commit, tmp_path):
     assert (opened.path / "documents.txt").read_bytes() == b"one\ntwo\n"
     assert (opened.path / "nested/index.bin").read_bytes() == bytes(range(256))
     assert [manifest.digest for manifest in other.list()] == [artifact.digest]
+    assert other.uri(artifact.digest) == f"s3://forge/team/runs/objects/{artifact.digest}/files"
     assert other.find(artifact.digest[:8]) == artifact.digest
     assert set(keys(s3)) == {
         "team/runs/keys/key",

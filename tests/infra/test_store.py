@@ -190,6 +190,7 @@ def test_delete_find_and_gc(store, commit):
     store.remember("kept", kept.digest)
     store.remember("dropped", dropped.digest)
     assert store.find(kept.digest[:10]) == kept.digest
+    assert store.uri(kept.digest) == kept.path.as_uri()
     with pytest.raises(MissingArtifact, match="2 artifacts start"):
         store.find("")
     assert store.gc({kept.digest}) == {dropped.digest}

@@ -107,7 +107,7 @@ def test_what_mlflow_refuses_is_logged_and_does_not_hold_up_the_rest(open_tracki
     run = tracking.start_recipe_run("pocket", {"seed": 1})
     run.log_params({"seed": 2})  # MLflow's parameters cannot change
     run.log_artifact_files(Path("/nowhere/at/all"))
-    run.log_metrics({"loss": float("nan"), "accuracy": 0.5}, 1)
+    run.log_metrics({"loss": float("nan"), "accuracy": 0.5, "lift (95%)": 0.1}, 1)
     run.end("failed")
     with caplog.at_level(logging.WARNING):
         assert tracking.flush(30)
@@ -115,6 +115,7 @@ def test_what_mlflow_refuses_is_logged_and_does_not_hold_up_the_rest(open_tracki
     assert "MLflow has refused 'files'" in caplog.text
     found = MlflowClient(database).get_run(run.run_id)
     assert (found.info.status, found.data.params, found.data.metrics["accuracy"]) == ("FAILED", {"seed": "1"}, 0.5)
+    assert found.data.metrics["lift _95__"] == 0.1  # a name that MLflow would refuse
 
 
 def test_a_killed_process_loses_at_most_the_last_second_and_its_run_is_closed(open_tracking, database, tmp_path):
@@ -230,6 +231,13 @@ def test_what_an_outage_left_at_the_end_is_sent_by_the_next_process(server, open
     ]
     later.close()
     assert journals(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_said_at_once(open_tracking):
+    began = time.perf_counter()
+    with pytest.raises(InfraError, match=r"cannot make MLflow's database /proc/nowhere/mlflow.db.*QWENFORGE_HOME"):
+        open_tracking("sqlite:////proc/nowhere/mlflow.db").start_recipe_run("pocket")
+    assert time.perf_counter() - began < 10
 
 
 def test_no_server_at_the_start_is_one_clear_line(open_tracking):
