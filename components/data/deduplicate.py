@@ -38,8 +38,6 @@ class DeduplicateConfig(StageConfig):
 
     @model_validator(mode="after")
     def check_threshold(self) -> "DeduplicateConfig":
-        from components.data.minhash import half_similarity
-
         if half_similarity(self.bands, self.rows) > self.min_similarity:
             raise ValueError(
                 f"bands={self.bands} and rows={self.rows} propose half of the pairs only at similarity "
@@ -49,13 +47,18 @@ class DeduplicateConfig(StageConfig):
         return self
 
 
+def half_similarity(bands: int, rows: int) -> float:
+    """The similarity at which half of all pairs become candidates."""
+    return float((1 - 0.5 ** (1 / bands)) ** (1 / rows))
+
+
 def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
     """Find clusters over the whole corpus, keep the best of each, in the old order."""
     import numpy as np
 
     from components.data.dedup_probe import measure
     from components.data.documents import document_files, read_documents, write_documents
-    from components.data.minhash import candidate_pairs, estimated_similarity, half_similarity
+    from components.data.minhash import candidate_pairs, estimated_similarity
 
     files = document_files(inputs["documents"])
     states = [run.state / f"{file.stem}.npz" for file in files]

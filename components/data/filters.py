@@ -9,7 +9,6 @@ characters and lines alone; source code has rules of its own.
 import re
 from collections import Counter
 
-import numpy as np
 from pydantic import Field
 
 from components.stage import StageConfig
@@ -139,51 +138,9 @@ def word_reason(text: str, language: str, config: FilterConfig) -> str:
         present = stop_words.intersection(re.findall(r"[^\W\d_]+", text.lower()))
         if len(present) < config.min_stop_words:
             return "no stop words"
-    return repetition_reason(words, config)
+    from components.data.repetition import repetition_reason
 
-
-def repetition_reason(words: list[str], config: FilterConfig) -> str:
-    """Gopher's n-gram rules, with n-grams hashed as integers so that one document costs microseconds."""
-    numbers: dict[str, int] = {}
-    ids = np.array([numbers.setdefault(word, len(numbers)) for word in words], dtype=np.uint64)
-    lengths = np.array([len(word) for word in words])
-    total = int(lengths.sum())
-    for n, limit in enumerate(config.max_top_ngram, start=2):
-        grams = ngram_hashes(ids, n)
-        if len(grams) == 0:
-            break
-        _, first, counts = np.unique(grams, return_index=True, return_counts=True)
-        if counts.max() == 1:
-            return ""  # no repeated bigram, so no longer one either
-        characters = np.convolve(lengths, np.ones(n, dtype=int), "valid")[first] * counts * (counts > 1)
-        # The commonest n-gram, the longest of them where several are: as Gopher's rule reads.
-        if characters[counts == counts.max()].max() > limit * total:
-            return f"top {n}-gram"
-    for n, limit in enumerate(config.max_duplicate_ngrams, start=5):
-        grams = ngram_hashes(ids, n)
-        _, first = np.unique(grams, return_index=True)
-        if len(first) == len(grams):
-            return ""  # no repeated n-gram, so no longer one either
-        repeats = np.ones(len(grams), dtype=bool)
-        repeats[first] = False  # the first occurrence is no repeat
-        starts = np.flatnonzero(repeats)
-        covered = np.zeros(len(ids) + 1, dtype=np.int64)
-        np.add.at(covered, starts, 1)
-        np.add.at(covered, starts + n, -1)
-        inside = np.cumsum(covered[:-1]) > 0
-        if int(lengths[inside].sum()) > limit * total:
-            return f"duplicate {n}-grams"
-    return ""
-
-
-def ngram_hashes(ids: np.ndarray, n: int) -> np.ndarray:
-    """Hash of every n-gram. ``ids`` (words,) uint64 -> (words - n + 1,) uint64, by polynomial modulo 2^64."""
-    if len(ids) < n:
-        return ids[:0]
-    hashes = np.zeros(len(ids) - n + 1, dtype=np.uint64)
-    for offset in range(n):
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + ids[offset : len(ids) - n + 1 + offset] + np.uint64(1)
-    return hashes
+    return repetition_reason(words, config.max_top_ngram, config.max_duplicate_ngrams)
 
 
 def code_reason(text: str, config: FilterConfig) -> str:

@@ -19,11 +19,6 @@ CHUNK = 1 << 15
 """Shingles hashed at once: their intermediate arrays (this times bands x rows x 8 bytes) stay in cache."""
 
 
-def half_similarity(bands: int, rows: int) -> float:
-    """The similarity at which half of all pairs become candidates."""
-    return float((1 - 0.5 ** (1 / bands)) ** (1 / rows))
-
-
 class WordHasher(dict[str, int]):
     """64-bit hashes of words, remembered: a corpus repeats its words."""
 

@@ -7,13 +7,12 @@ import pytest
 from support import make_artifact, make_run
 
 from components.data.dedup_probe import edited, jaccard
-from components.data.deduplicate import DeduplicateConfig, best_of_clusters, connected, deduplicate
+from components.data.deduplicate import DeduplicateConfig, best_of_clusters, connected, deduplicate, half_similarity
 from components.data.documents import new_document, read_documents, write_documents
 from components.data.minhash import (
     WordHasher,
     candidate_pairs,
     estimated_similarity,
-    half_similarity,
     shingle_hashes,
     signatures,
 )
