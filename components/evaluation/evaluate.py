@@ -19,12 +19,14 @@ class EvaluationConfig(HeldOutConfig):
     window: int | None = Field(
         None, ge=2, description="context of bits per byte, tokens; the checkpoint's own length where left out"
     )
-    tasks_per_family: int = Field(32, ge=0, description="held-out conversations of each task family")
-    samples: int = Field(4, ge=0, description="sampled answers to each of them")
+    tasks_per_family: int = Field(24, ge=0, description="held-out conversations of each task family")
+    samples: int = Field(
+        4, ge=0, description="sampled answers to each of them; one where a checkpoint hardly ever ends its answers"
+    )
     temperature: float = Field(1.0, gt=0, description="of the sampled answers")
-    max_new_tokens: int = Field(96, ge=1, description="longest answer")
+    max_new_tokens: int = Field(64, ge=1, description="longest answer")
     passkey_lengths: tuple[int, ...] = Field((128, 256, 512, 1024), description="context lengths, tokens")
-    passkeys_per_length: int = Field(48, ge=0)
+    passkeys_per_length: int = Field(40, ge=0)
     shown_prompts: int = Field(8, ge=0, description="prompts whose answers the report card shows")
 
 

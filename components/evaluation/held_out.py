@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class HeldOutConfig(StageConfig):
     """How much held-out text is scored; equal settings give equal documents."""
 
-    tokens_per_domain: int = Field(6_000, ge=1, description="most tokens of one domain")
+    tokens_per_domain: int = Field(4_000, ge=1, description="most tokens of one domain")
     document_tokens: int = Field(1_024, ge=2, description="tokens scored of a document, from its start")
 
 

@@ -78,6 +78,5 @@ def compare(
     both = both.sort_values(key)
     if both.empty:
         return None
-    return paired_difference(
-        both["score"], both["score_before"], weights=both["weight"], clusters=both["cluster"], seed=seed
-    )
+    weights = None if (both["weight"] == 1).all() else both["weight"]
+    return paired_difference(both["score"], both["score_before"], weights=weights, clusters=both["cluster"], seed=seed)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from components.evaluation.evaluate import EvaluationConfig
 
 ANSWERS_PER_BATCH = 256
+HARDLY_EVER = 0.05
+"""Share of greedy answers that end by themselves, below which each prompt is sampled once only."""
 
 
 class Measurement:
@@ -67,14 +69,18 @@ class Measurement:
             read_conversations(self.inputs["conversations"], "heldout"), self.config.tasks_per_family
         )
         answers = {"greedy": self._answer(chosen, 0.0, 1)}
-        if self.config.samples:
-            answers["sampled"] = self._answer(chosen, self.config.temperature, self.config.samples)
+        # A base model rambles on to the limit, and an answer without an end has failed: more of them cost the most time
+        # of all checkpoints and tell nothing.
+        ended = sum(answer.finished for (answer,) in answers["greedy"]) / max(1, len(chosen))
+        samples = self.config.samples if ended >= HARDLY_EVER else min(1, self.config.samples)
+        if samples:
+            answers["sampled"] = self._answer(chosen, self.config.temperature, samples)
         for mode, of_prompts in answers.items():
             for conversation, given in zip(chosen, of_prompts, strict=True):
                 for number, answer in enumerate(given):
                     self._judge(conversation, mode, number, answer)
         self._compare_with_chance(chosen, [only for (only,) in answers["greedy"]])
-        if self.config.samples and "reward" in self.inputs:
+        if samples and "reward" in self.inputs:
             self._reward(chosen, answers["sampled"])
         self._show(chosen, answers)
 

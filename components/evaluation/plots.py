@@ -16,6 +16,8 @@ from components.scaling.law import ScalingLaw
 PALETTE = ("#4c8bf5", "#e8833a", "#2fa66a", "#9b6dd6", "#d9534f", "#1aa3b8", "#c49a2a", "#8a8f98")
 """Readable on white and on black, and told apart by colour-blind readers in this order."""
 INK = "#123456"  # stands for the page's text colour, put in afterwards
+FULL, HALF = 10.4, 5.3
+"""Widths in inches of plots that fill the page and of those that stand in pairs: text then is of one size."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
     "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
@@ -29,13 +31,13 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 def data_funnel(rows: Sequence[tuple[str, int, float]]) -> str:
     """Documents left after each data stage; rows of (stage, documents, megabytes, 0 where unknown)."""
-    with _figure("funnel", 1, 1, 7.6, 0.42 * len(rows) + 0.9) as (axes, done):
+    with _figure("funnel", 1, 1, HALF, 0.36 * len(rows) + 0.8) as (axes, done):
         axis = axes[0]
         names, documents, sizes = zip(*reversed(rows), strict=True)
         bars = axis.barh(names, documents, color=PALETTE[0], height=0.62)
         labels = [f"{n:,}" + (f"  ·  {size:.1f} MB" if size else "") for n, size in zip(documents, sizes, strict=True)]
         axis.bar_label(bars, labels=labels, padding=4, color=INK, fontsize=9)
-        axis.set_xlim(0, max(documents) * 1.22)
+        axis.set_xlim(0, max(documents) * 1.36)
         axis.set_xlabel("documents after the stage")
         axis.grid(axis="y", visible=False)
     return done()
@@ -44,7 +46,7 @@ def data_funnel(rows: Sequence[tuple[str, int, float]]) -> str:
 def mixture(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Share of the bytes of each domain before and after re-weighting."""
     domains = sorted({*before, *after}, key=lambda domain: (after.get(domain, 0.0), domain))
-    with _figure("mixture", 1, 1, 7.6, 0.46 * len(domains) + 1.0) as (axes, done):
+    with _figure("mixture", 1, 1, HALF, 0.34 * len(domains) + 1.0) as (axes, done):
         axis = axes[0]
         for offset, shares, label, colour in ((0.19, before, "before", 7), (-0.19, after, "after", 0)):
             axis.barh(
@@ -54,13 +56,13 @@ def mixture(before: Mapping[str, float], after: Mapping[str, float]) -> str:
         axis.set_yticks(range(len(domains)), domains)
         axis.set_xlabel("% of bytes")
         axis.grid(axis="y", visible=False)
-        axis.legend(loc="lower right")
+        axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return done()
 
 
 def scaling(law: ScalingLaw) -> str:
     """Left: loss over learning rate in every cell of the sweep, with the optimum. Right: the law against the cells."""
-    with _figure("scaling", 1, 2, 9.6, 3.9) as (axes, done):
+    with _figure("scaling", 1, 2, FULL, 3.9) as (axes, done):
         left, right = axes
         for index, optimum in enumerate(law.optima):
             colour = PALETTE[index % len(PALETTE)]
@@ -90,7 +92,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Training loss over steps, a panel for each checkpoint."""
     columns = min(3, len(histories))
     rows = math.ceil(len(histories) / columns)
-    with _figure("losses", rows, columns, 3.3 * columns, 2.5 * rows + 0.3) as (axes, done):
+    with _figure("losses", rows, columns, FULL, 2.5 * rows + 0.3) as (axes, done):
         for axis, (name, history), colour in zip(axes, histories.items(), PALETTE * 3, strict=False):
             axis.plot([p["step"] for p in history], [p["loss"] for p in history], color=colour)
             axis.set(title=name, xlabel="step", ylabel="loss")
@@ -101,7 +103,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def history_panels(name: str, history: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> str:
     """Some metrics of one training history over steps; ``keys`` metric -> title."""
-    with _figure(name, 1, len(keys), 3.3 * len(keys), 2.8) as (axes, done):
+    with _figure(name, 1, len(keys), FULL, 2.9) as (axes, done):
         for axis, (key, title), colour in zip(axes, keys.items(), PALETTE, strict=False):
             points = [(p["step"], p[key]) for p in history if key in p]
             axis.plot(*zip(*points, strict=True), color=colour)
@@ -111,7 +113,7 @@ def history_panels(name: str, history: Sequence[Mapping[str, Any]], keys: Mappin
 
 def passkey(evaluations: Mapping[str, Metrics]) -> str:
     """Share of pass keys found over context length, with Wilson intervals."""
-    with _figure("passkey", 1, 1, 7.6, 3.4) as (axes, done):
+    with _figure("passkey", 1, 1, FULL, 3.6) as (axes, done):
         axis = axes[0]
         lengths: set[int] = set()
         shift = (len(evaluations) - 1) / 2
@@ -136,13 +138,13 @@ def passkey(evaluations: Mapping[str, Metrics]) -> str:
 def by_group(name: str, evaluations: Mapping[str, Metrics], metric: str, label: str, scale: float = 1.0) -> str:
     """One metric by group (domain, family): a row a group, a point an evaluation, with intervals."""
     groups = sorted({k.split("/", 1)[1] for m in evaluations.values() for k in m if k.startswith(f"{metric}/")})
-    with _figure(name, 1, 1, 7.6, 0.42 * len(groups) + 1.2) as (axes, done):
+    with _figure(name, 1, 1, FULL, 0.55 * len(groups) + 1.2) as (axes, done):
         axis = axes[0]
         shift = (len(evaluations) - 1) / 2
         for index, (who, metrics) in enumerate(evaluations.items()):
             found = [(place, metrics[f"{metric}/{g}"]) for place, g in enumerate(groups) if f"{metric}/{g}" in metrics]
             x, spans = _with_spans([m for _, m in found], scale)
-            y = [place + (shift - index) * 0.13 for place, _ in found]
+            y = [place + (index - shift) * 0.13 for place, _ in found]
             colour = PALETTE[index % len(PALETTE)]
             axis.errorbar(x, y, xerr=spans, fmt="o", markersize=4.5, color=colour, elinewidth=1.1, label=who)
         axis.set_yticks(range(len(groups)), groups)

@@ -42,7 +42,7 @@ def write_report(config: ReportConfig, inputs: Inputs, run: Run) -> Summary:
     (run.output / "plots").mkdir()
     for name, svg in plots.items():
         (run.output / "plots" / f"{name}.svg").write_text(_standalone(svg), encoding="utf-8")
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     (run.output / "report.json").write_text(text, encoding="utf-8")
     _write_pages(content, plots, None, run.output / "report.html")
     held = [claim["claim"] for claim in content["claims"] if claim["verdict"] == "holds"]

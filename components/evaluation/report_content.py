@@ -75,12 +75,12 @@ def _facts(inputs: Mapping[str, Artifact]) -> list[dict[str, str]]:
 
         config = ModelConfig.from_hf(_json(inputs["pretrain"].path / "config.json"))
         size, inner = config.num_parameters(), config.num_non_embedding_parameters()
-        found.insert(0, ("parameters", f"{size / 1e6:,.2f}M ({inner / 1e6:,.2f}M without embeddings)"))
+        found.insert(0, (f"parameters ({inner / 1e6:,.2f}M without embeddings)", f"{size / 1e6:,.2f}M"))
     trained = [_optional(inputs, stage, "training.json") or {} for stage in CHECKPOINTS]
     if tokens := sum(int(t.get("tokens", 0)) for t in trained):
         found.append(("tokens trained on, all stages", f"{tokens:,}"))
     if flops := sum(float(t.get("flops", 0)) for t in trained):
-        found.append(("training compute", f"{flops:.2e} FLOPs"))
+        found.append(("training compute, FLOPs", f"{flops:.2e}"))
     return [{"label": label, "value": value} for label, value in found]
 
 

@@ -93,12 +93,29 @@ def paired_difference(
 ) -> Estimate:
     """``(sum(scores) - sum(baseline)) / sum(weights)`` for two checkpoints on the same items, in the same order.
 
-    Pairing removes the spread between easy and hard items, which both checkpoints share.
+    Pairing removes the spread between easy and hard items, which both checkpoints share. Where all yes-or-no outcomes
+    of each side agree there is nothing to resample: the interval then joins Wilson's two (Newcombe 1998, method 10).
     """
     first, second = np.asarray(scores, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(f"paired scores differ in shape: {first.shape} and {second.shape}")
+    if weights is None and len(first) and all(_unanimous(side) for side in (first, second)):
+        n = len(first) if clusters is None else len(np.unique(np.asarray(clusters)))
+        return _newcombe(wilson(int(first[0]) * n, n, level), wilson(int(second[0]) * n, n, level))
     return mean(first - second, weights=weights, clusters=clusters, seed=seed, resamples=resamples, level=level)
+
+
+def _unanimous(outcomes: NDArray[np.float64]) -> bool:
+    """All zeros or all ones."""
+    return bool((outcomes == outcomes[0]).all()) and outcomes[0] in (0.0, 1.0)
+
+
+def _newcombe(first: Estimate, second: Estimate) -> Estimate:
+    """Difference of two proportions from their Wilson intervals."""
+    gap = first.value - second.value
+    below = np.hypot(first.value - first.low, second.high - second.value)
+    above = np.hypot(first.high - first.value, second.value - second.low)
+    return Estimate(gap, float(gap - below), float(gap + above), first.n)
 
 
 def _by_cluster(

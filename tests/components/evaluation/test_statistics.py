@@ -92,3 +92,11 @@ def test_same_seed_same_interval_and_empty_input_is_nan() -> None:
     assert np.isnan(mean([]).value)
     with pytest.raises(ValueError, match="differ in shape"):
         paired_difference([1.0], [1.0, 2.0])
+
+
+def test_unanimous_pairs_keep_an_interval() -> None:
+    all_won = paired_difference(np.ones(50), np.zeros(50))
+    assert all_won.value == 1 and all_won.high == 1 and 0.85 < all_won.low < 0.95
+    tied = paired_difference(np.ones(50), np.ones(50))
+    assert tied.low < 0 == tied.value < tied.high
+    assert paired_difference(np.zeros(8), np.zeros(8), clusters=np.repeat([0, 1], 4)).n == 2
