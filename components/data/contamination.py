@@ -78,7 +78,8 @@ class EvaluationIndex:
     def shares_gram(self, words: list[str]) -> bool:
         """Whether any 13-gram of the document is in an item: the plain 13-gram filter, as a baseline."""
         grams = gram_hashes(self.hasher(words))
-        return bool(len(grams) and np.isin(grams, self.grams).any())
+        low = np.searchsorted(self.grams, grams, side="left")
+        return bool((np.searchsorted(self.grams, grams, side="right") > low).any())
 
     def match(self, words: list[str]) -> Match | None:
         """The first item, in order of the document's 13-grams, that the document holds; or None."""
