@@ -5,6 +5,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         user = _unprivileged_user()
         options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         # The private folders that pytest makes would keep the server's user out.
-        home = Path(os.environ.get("TMPDIR", "/tmp")) / f"qwenforge-postgres-{os.getpid()}"
-        home.mkdir(mode=0o700)
+        home = Path(tempfile.mkdtemp(prefix="qwenforge-postgres-"))
         os.chown(home, user.pw_uid, user.pw_gid)
         data = home / "data"
     port = free_port()
