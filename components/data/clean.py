@@ -78,6 +78,7 @@ def split(corpus: Path, size: int, parts: list[Path]) -> None:
 def clean_shard(job: tuple[CleanConfig, Path]) -> None:
     """Clean one shard: ``input.parquet`` -> ``documents-00000.parquet`` and, last, ``report.json``."""
     from components.data.documents import read_file, write_documents
+    from components.data.personal import scrub
 
     config, part = job
     counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTERS}
@@ -94,7 +95,7 @@ def clean_shard(job: tuple[CleanConfig, Path]) -> None:
             counts["dropped_known"][known] += 1
             if counts["reasons"][reason] <= config.samples:
                 samples.append(
-                    {"reason": reason, "source": document.source, "id": document.id, "text": document.text[:500]}
+                    {"reason": reason, "source": document.source, "id": document.id, "text": scrub(document.text[:500])}
                 )
             continue
         counts["totals"].update(documents_out=1, bytes_out=len(cleaned.text.encode("utf-8")))
