@@ -27,7 +27,7 @@ class Chunks:
     """What attention needs to know of the positions, the same in every layer."""
 
     turns: tuple[tuple[Tensor, Tensor], ...]
-    """cos and sin of the three query rotations, each (B, T, 1, D / 2)."""
+    """cos and sin of the three query rotations, each (B, T, 1, D)."""
     query_chunk: Tensor
     """(B, T)"""
     key_chunk: Tensor

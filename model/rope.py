@@ -45,12 +45,12 @@ def _yarn_frequencies(plain: Tensor, theta: float, scaling: RopeScaling) -> Tens
 
 
 def rotation(positions: Tensor, frequencies: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of every angle: positions (..., T) -> two of (..., T, head_dim / 2), float32."""
+    """What ``rotate`` needs: positions (..., T) -> (cos, cos) and (-sin, sin), each (..., T, head_dim) float32."""
     angles = positions.to(torch.float32).unsqueeze(-1) * frequencies
-    return angles.cos() * factor, angles.sin() * factor
+    cos, sin = angles.cos() * factor, angles.sin() * factor
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pair (i, i + head_dim / 2) of ``x`` (..., head_dim) by its angle; cos, sin broadcast against halves."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    """Turn each pair (i, i + head_dim / 2) of ``x`` (..., head_dim): (a cos - b sin, b cos + a sin)."""
+    return torch.addcmul(x.roll(x.shape[-1] // 2, dims=-1) * sin, x, cos)

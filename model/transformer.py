@@ -17,6 +17,7 @@ from model.cache import KVCache
 from model.config import ModelConfig
 from model.feed_forward import FeedForward
 from model.moe import MoE, Routing, auxiliary_loss, router_statistics
+from model.norm import RMSNorm
 from model.rope import attention_factor, inverse_frequencies, rotate, rotation
 
 Rotation = tuple[Tensor, Tensor]
@@ -27,7 +28,7 @@ class Step:
     """What one forward pass tells every layer."""
 
     turn: Rotation
-    """cos and sin for keys, and for queries in plain attention: each (B or 1, T, 1, D / 2)."""
+    """cos and sin for keys, and for queries in plain attention: each (B or 1, T, 1, D)."""
     mask: Tensor | None
     """(B, 1, T, S) bool, or None where attention is plainly causal."""
     cache: KVCache | None = None
@@ -35,18 +36,6 @@ class Step:
     """Set where the text is too long for plain attention."""
     counted: Tensor | None = None
     """(B, T) bool: the tokens that are no padding; None: all."""
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight (arXiv 1910.07467)."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -201,7 +190,7 @@ class Transformer(nn.Module):
     def _turn(self, positions: Tensor) -> Rotation:
         cos, sin = rotation(positions, self.frequencies, attention_factor(self.config))
         dtype = self.output_weight.dtype
-        return cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)  # (B or 1, T, 1, D / 2)
+        return cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)  # (B or 1, T, 1, D)
 
     # ---- what an MoE adds -------------------------------------------------------------------------------
 

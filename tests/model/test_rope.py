@@ -52,7 +52,8 @@ def test_products_depend_on_distance_alone(first, second, shift):
     def product(at_query: int, at_key: int) -> float:
         def turned(vector, at):
             angles = at * frequencies  # in float64: float32 loses the phase far out
-            return rotate(vector, angles.cos(), angles.sin())
+            cos, sin = angles.cos(), angles.sin()
+            return rotate(vector, torch.cat((cos, cos)), torch.cat((-sin, sin)))
 
         return float(turned(query, at_query) @ turned(key, at_key))
 

@@ -20,6 +20,8 @@ from model.config import ModelFormatError
 from model.tokenizer import CONTROL_TOKENS, SPLIT_PATTERN, Tokenizer
 
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+# ``transformers`` lets text forge control tokens; comparisons with it are about all other text.
+honest = text.filter(lambda value: not any(name in value for name in CONTROL_TOKENS))
 hostile = st.lists(st.one_of(st.sampled_from(CONTROL_TOKENS), text), max_size=5).map("".join)
 
 
@@ -111,7 +113,7 @@ def test_a_folder_without_the_control_tokens_is_refused(tokenizer, tmp_path):
         Tokenizer.load(tmp_path / "nowhere")
 
 
-@given(text)
+@given(honest)
 def test_autotokenizer_reads_the_same_ids(tokenizer, auto, value):
     assert auto.encode(value, add_special_tokens=False) == tokenizer.encode(value)
 
@@ -150,8 +152,6 @@ def test_a_broken_rank_file_names_its_line(tmp_path):
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "Ädd <numbers>", "parameters": {}}}]
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "é"}}}
 
-# The template's output is tokenised as one text, so there a user can forge control tokens; this is about all others.
-honest = text.filter(lambda value: not any(name in value for name in CONTROL_TOKENS))
 # An answer that begins with white space would merge with the newline before it when the whole is tokenised at once;
 # we cut there, because generation does.
 answers = honest.filter(lambda value: value == value.lstrip())
