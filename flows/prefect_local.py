@@ -73,9 +73,17 @@ def _serve() -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     finally:
+        _send_events()
         server.should_exit = True
         thread.join(timeout=5)
         listener.close()
+
+
+def _send_events() -> None:
+    """Have Prefect's client send the events that it still holds: afterwards nobody listens, and it would insist."""
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=10, at_exit=False)
 
 
 __all__ = ["prefect_api"]

@@ -1,8 +1,11 @@
 """``qwenforge run``: check everything, show the plan, go through the stages, write the report card."""
 
 import os
+import signal
+import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,7 +82,7 @@ def execute(
     started = time.perf_counter()
     if settings.threads:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # read by torch when a stage imports it
-    with prefect_api(settings):
+    with sigterm_as_interrupt(), prefect_api(settings):
         from flows.job import Job
         from flows.recipe_flow import run_recipe
         from flows.records import Records
@@ -95,7 +98,7 @@ def execute(
         except BaseException as error:
             if isinstance(error, Exception | SystemExit):
                 raise
-            # Ctrl-C, or SIGTERM in the form that Prefect gives it.
+            # Ctrl-C or SIGTERM, perhaps in the form that Prefect gives it.
             where = f"in stage {job.running}" if job.running else "before the first stage"
             raise Stopped(f"stopped {where}; {_hint(command)}") from error
         finally:
@@ -107,6 +110,23 @@ def execute(
         "cached": [stage for stage, outcome in outcomes.items() if outcome.state == "cached"],
         "seconds": {stage: round(outcome.seconds, 3) for stage, outcome in outcomes.items()},
     }
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Inside the block SIGTERM (a scheduler's or a container's way to stop) ends the run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def choose_stages(pipeline: Sequence[Stage], until: str, from_: str) -> tuple[Stage, ...]:

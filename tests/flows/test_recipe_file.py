@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from flows.recipe_file import RecipeError, load, parse_override
 from pydantic import BaseModel, ConfigDict, Field
+
+from flows.recipe_file import RecipeError, load, parse_override
 
 
 class Strict(BaseModel):
@@ -38,7 +39,7 @@ def write(tmp_path: Path):
 
 
 def test_extends_merges_tables_and_replaces_values_and_lists(write):
-    write("base.toml", 'name = "base"\n[training]\nlearning_rate = 0.5\n[training.shape]\nlayers = 4\nsizes = [1, 2, 3]')
+    write("base.toml", 'name = "base"\n[training]\nlearning_rate = 0.5\n[training.shape]\nlayers = 4\nsizes = [1, 2]')
     child = write("child.toml", 'extends = "base.toml"\nname = "child"\n[training.shape]\nsizes = [9]')
 
     recipe = load(child, Small)

@@ -1,13 +1,14 @@
 """The pipeline's shape, cache keys, and which stages a request needs."""
 
 import pytest
-from flows.resolve import resolve
-from flows.stages import PIPELINE, after, cache_key, through
 from hypothesis import given
 from hypothesis import strategies as st
+from toy import TOY, NumbersConfig, SumConfig, ToyRecipe
+
+from flows.resolve import resolve
+from flows.stages import PIPELINE, after, cache_key, through
 from infra.backends import LocalBackend
 from infra.store import ArtifactStore
-from toy import TOY, NumbersConfig, SumConfig, ToyRecipe
 
 DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
 
