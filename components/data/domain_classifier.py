@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
+from threadpoolctl import threadpool_limits
 
-from components.data.documents import Document, is_held_out, read_documents, write_documents
+from components.data.documents import Document, read_documents, write_documents
 from components.data.domain_seeds import HINTS, seed_label, without_seeds
 from components.data.domains import DOMAINS
 from components.data.features import EXCERPT, ngrams
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from components.data.domains import DomainsConfig
 
 BATCH = 2_000
-MEASURED_SHARE = 0.25
+FOLDS = 4
 
 
 @dataclass(frozen=True)
@@ -38,25 +39,33 @@ class Labelled:
 def write_classified(config: "DomainsConfig", inputs: Inputs, run: Run) -> Summary:
     """See ``components.data.domains.classify_domains``."""
     labelled = _labelled(inputs["documents"], config, run)
-    learnt = [item for item in labelled if not is_held_out(item.id, MEASURED_SHARE)]
-    measured = [item for item in labelled if is_held_out(item.id, MEASURED_SHARE)]
-    domains = {item.domain for item in learnt}
-    if len(domains) < 2 or not measured:
+    known = {item.domain for item in labelled}
+    if len(known) < 2 or len({item.id for item in labelled}) < 2 * FOLDS:
         raise StageError(
-            f"domains: labels for {len(domains)} domain(s) are too few to learn from; give sources a domain_hint, "
-            "or set domains.judge to a language model"
+            f"domains: {len(labelled)} labels of {len(known)} domain(s) are too few to learn from; give sources a "
+            "domain_hint, or set domains.judge to a language model"
         )
+    with threadpool_limits(1):  # sums in one order on every machine; more threads only wait for each other here
+        model = _fit(labelled)
+        effects = _effects(labelled, run.seed)
+        summary = _classify_all(model, config, inputs["documents"], run)
+    return {**summary, "effects": effects}
+
+
+def _fit(labelled: Sequence[Labelled]) -> OneVsRestClassifier:
     model = OneVsRestClassifier(
         LogisticRegression(C=20.0, solver="liblinear", random_state=0, max_iter=100, class_weight="balanced")
     )
-    model.fit(ngrams([item.text for item in learnt]), [item.domain for item in learnt])
+    return model.fit(ngrams([item.text for item in labelled]), [item.domain for item in labelled])
 
+
+def _classify_all(model: OneVsRestClassifier, config: "DomainsConfig", corpus: Artifact, run: Run) -> Summary:
     sources: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
 
     def classified() -> Iterator[Document]:
-        documents = read_documents(inputs["documents"])
-        total = int(inputs["documents"].summary.get("documents", 0))
+        documents = read_documents(corpus)
+        total = int(corpus.summary.get("documents", 0))
         with run.progress(total, "domains", unit="documents") as progress:
             while batch := list(islice(documents, BATCH)):
                 for document, (domain, source) in zip(batch, _decide(batch, model, config), strict=True):
@@ -72,17 +81,18 @@ def write_classified(config: "DomainsConfig", inputs: Inputs, run: Run) -> Summa
         "documents": count,
         "shares": {domain: round(sizes[domain] / total, 6) for domain in sorted(sizes)},
         "decided_by": dict(sorted(sources.items())),
-        "effects": _effects(model, learnt, measured, run.seed),
     }
 
 
 def _labelled(corpus: Artifact, config: "DomainsConfig", run: Run) -> list[Labelled]:
-    """Texts with a label, at most ``per_domain`` of a domain and a kind of label, by the order of their ids, which is
-    random. Seed words are left out of the texts that they label: the classifier has to know what stands around them.
+    """Texts with a label: of each domain and kind of label the first few by id, which is a random order.
+
+    Seed words are left out of the texts that they label: the classifier has to know what stands around them.
     """
     if config.judge != "bundled":
         return _taught(corpus, config, run)
     groups: dict[tuple[str, str], list[Labelled]] = defaultdict(list)
+    most = {"source": config.per_source_domain, "seed words": config.per_domain}
     for document in read_documents(corpus):
         domain, by = known_label(document, config.minimum_words)
         if domain:
@@ -92,7 +102,7 @@ def _labelled(corpus: Artifact, config: "DomainsConfig", run: Run) -> list[Label
         item
         for _, items in sorted(groups.items())
         if len(items) >= 8
-        for item in sorted(items, key=lambda item: item.id)[: config.per_domain]
+        for item in sorted(items, key=lambda item: item.id)[: most[items[0].by]]
     ]
 
 
@@ -139,21 +149,28 @@ def _decide(
             yield "other", "nobody"
 
 
-def _effects(model: OneVsRestClassifier, learnt: list[Labelled], measured: list[Labelled], seed: int) -> list[dict]:
-    """Held-out accuracy beside always naming the commonest domain, for each kind of label."""
+def _effects(labelled: Sequence[Labelled], seed: int) -> list[dict]:
+    """Cross-validated accuracy beside always naming the commonest domain, for each kind of label."""
+    predicted: dict[str, str] = {}  # id -> domain
+    for fold in range(FOLDS):
+        held_out = [item for item in labelled if int(item.id[:8], 16) % FOLDS == fold]
+        model = _fit([item for item in labelled if int(item.id[:8], 16) % FOLDS != fold])
+        if held_out:
+            domains = model.predict(ngrams([item.text for item in held_out]))
+            predicted |= {item.id: str(domain) for item, domain in zip(held_out, domains, strict=True)}
     effects = []
-    for number, by in enumerate(sorted({item.by for item in measured})):
-        items = [item for item in measured if item.by == by]
-        counts = Counter(item.domain for item in learnt if item.by == by) or Counter(item.domain for item in learnt)
-        majority = min(counts, key=lambda domain: (-counts[domain], domain))
+    for number, by in enumerate(sorted({item.by for item in labelled})):
+        items = [item for item in labelled if item.by == by]
         labels = np.array([item.domain for item in items])
-        right = model.predict(ngrams([item.text for item in items])) == labels
-        gain = right.astype(float) - (labels == majority)
-        rows = np.random.default_rng([seed, number]).integers(len(gain), size=(1000, len(gain)))
-        low, high = np.quantile(gain[rows].mean(axis=1), [0.025, 0.975])
-        note = f"{len(labels)} held-out labels of {len(set(labels))} domains; the baseline is always '{majority}'"
-        value, baseline = right.mean(), (labels == majority).mean()
-        effects.append(
-            effect(f"accuracy of domains ({by})", value, baseline, low=float(low), high=float(high), note=note)
-        )
+        counts = Counter(labels.tolist())
+        majority = min(counts, key=lambda domain: (-counts[domain], domain))
+        right, guess = np.array([predicted[item.id] for item in items]) == labels, labels == majority
+        gain = right.astype(float) - guess
+        picks = np.random.default_rng([seed, number]).integers(len(gain), size=(1000, len(gain)))
+        low, high = np.quantile(gain[picks].mean(axis=1), [0.025, 0.975])
+        note = f"{len(labels)} labels of {len(counts)} domains, held out in turn; the baseline is always '{majority}'"
+        if by == "seed words":
+            note += "; the seed words themselves are left out of the texts"
+        name = f"accuracy of domains ({by})"
+        effects.append(effect(name, right.mean(), guess.mean(), low=float(low), high=float(high), note=note))
     return effects

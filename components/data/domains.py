@@ -24,7 +24,10 @@ class DomainsConfig(StageConfig):
     judge: Literal["bundled", "endpoint", "checkpoint"] = "bundled"
     teacher: TeacherConfig = Field(TeacherConfig(), description="the judge's model, unless bundled")
     judged_documents: int = Field(2_000, ge=50, description="documents that a language model labels")
-    per_domain: int = Field(400, ge=10, description="most labelled documents of a domain that the classifier learns")
+    per_domain: int = Field(400, ge=10, description="most documents of a domain to learn that seed words label")
+    per_source_domain: int = Field(
+        60, ge=10, description="most that the source labels: what is left to classify seldom reads like those"
+    )
     minimum_words: int = Field(2, ge=1, description="different seed words that make a label")
     minimum_confidence: float = Field(
         0.35, ge=0, le=1, description="probability below which a document is 'other', unless its source says"

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from components.data.documents import Document, is_held_out, read_documents, write_documents
 from components.data.features import EXCERPT, CharacterModel, dense_features, ngrams
@@ -81,6 +82,11 @@ class QualityModel:
 
 def write_scored(config: "QualityConfig", inputs: Inputs, run: Run) -> Summary:
     """See ``components.data.quality.score_quality``. Three passes: sample and fit, score in batches, write."""
+    with threadpool_limits(1):  # sums in one order on every machine; more threads only wait for each other here
+        return _write_scored(config, inputs, run)
+
+
+def _write_scored(config: "QualityConfig", inputs: Inputs, run: Run) -> Summary:
     weights = np.array([config.weights.get(dimension, 0.0) for dimension in DIMENSIONS])
     if set(config.weights) - set(DIMENSIONS) or weights.sum() <= 0:
         raise StageError(f"quality: weights must be for {', '.join(DIMENSIONS)} and not all 0; got {config.weights}")
