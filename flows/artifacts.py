@@ -49,7 +49,7 @@ def verify_artifacts(name: str = "") -> bool:
     """Read all bytes of one artifact or all; True when they are what was committed."""
     settings = load_settings()
     store, display = open_store(settings), Display()
-    digests = [find_digest(name, settings, store)] if name else store.backend.names("artifacts")
+    digests = [find_digest(name, settings, store)] if name else store.backend.names("objects")
     damaged = 0
     with display.live(1), display.progress(len(digests), "verify", unit="artifact") as bar:
         for digest in digests:

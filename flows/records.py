@@ -83,7 +83,7 @@ class Records:
             stage.id, params=config.model_dump(mode="json"), tags={"cache_key": key, "version": stage.version}
         )
         for name, digest in inputs.items():
-            tracked.log_dataset(name, digest, self._uri(digest), context=name)
+            tracked.log_dataset(name, digest, self.store.uri(digest), context=name)
         row = self.catalog.start_stage(self.run_id, stage.id, cache_key=key, mlflow_run_id=tracked.run_id)
         record = StageRecord(tracked)
         try:
@@ -115,10 +115,7 @@ class Records:
             tracked.log_artifact_files(artifact.path, artifact.kind)
         if tracked and stage.alias:
             self.catalog.set_alias(stage.alias, artifact.digest, self.run_id)
-            tracked.register_checkpoint(MODEL_NAME, stage.alias, artifact.digest, self._uri(artifact.digest))
-
-    def _uri(self, digest: str) -> str:
-        return f"{self.store.backend.location}/artifacts/{digest}"
+            tracked.register_checkpoint(MODEL_NAME, stage.alias, artifact.digest, self.store.uri(artifact.digest))
 
 
 def state_after(error: BaseException) -> Literal["failed", "stopped"]:
