@@ -49,8 +49,8 @@ def train_dpo(config: DPOConfig, inputs: Inputs, run: Run) -> Summary:
     from components.evaluation.statistics import paired_difference
     from components.preference.losses import dpo_loss
     from components.preference.pair_store import read_pairs
-    from components.sft.saving import save_trained
     from components.training.loop import train
+    from components.training.saving import save_trained
     from model.checkpoint import load_model
     from model.tokenizer import Tokenizer
 

@@ -47,8 +47,8 @@ def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
     from components.evaluation.statistics import paired_difference
     from components.preference.grpo_worker import Worker
     from components.preference.losses import clipped_policy_loss, reduce_tokens
-    from components.sft.saving import save_trained
     from components.training.loop import train
+    from components.training.saving import save_trained
     from model.loss import token_log_probs
 
     worker = Worker(config, inputs, run)

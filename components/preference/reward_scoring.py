@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.sft.problems import Message
-from components.sft.saving import save_trained
 from components.sft.sequences import PackedSequences, pack
 from components.stage import Run
+from components.training.saving import save_trained
 from model.checkpoint import load_config
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer

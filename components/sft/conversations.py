@@ -23,11 +23,11 @@ SYSTEM_PROMPTS = (
     "You are a careful assistant.",
     "Follow the instructions exactly.",
     "Be brief and precise.",
-    "You answer questions.",
+    "Be brief.",
+    "Be exact.",
     "You are a patient teacher.",
-    "Do what the user asks, in the form asked for.",
-    "You are an expert in many fields.",
-    "Think first, then answer.",
+    "Answer in the form asked for.",
+    "You are an expert.",
 )
 """None of them changes what a right answer is: an assistant must be as good under each (report, factory 8)."""
 

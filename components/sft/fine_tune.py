@@ -32,9 +32,9 @@ def fine_tune(config: SFTConfig, inputs: Inputs, run: Run) -> Summary:
     from components.evaluation.statistics import paired_difference
     from components.sft.conversation_store import read_conversations
     from components.sft.sampling import measure, spread
-    from components.sft.saving import save_trained
     from components.sft.sequences import pack
     from components.training.loop import train
+    from components.training.saving import save_trained
     from model.checkpoint import load_model
     from model.loss import cross_entropy
     from model.tokenizer import Tokenizer

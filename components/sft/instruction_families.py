@@ -157,20 +157,19 @@ def _check_json(answer: Any, response: str) -> Verdict:
 
 def _generate_table(rng: random.Random) -> Problem:
     people = rng.sample(NAMES, 3)
-    ages = rng.sample(range(18, 80), 3)
-    cities = rng.sample(CITIES, 3)
-    rows = [f"| {n} | {a} | {c} |" for n, a, c in zip(people, ages, cities, strict=True)]
-    table = "\n".join(["| name | age | city |", "|---|---|---|", *rows])
+    column = rng.choice(("age", "city"))
+    values = [str(v) for v in rng.sample(range(18, 80) if column == "age" else CITIES, 3)]
+    rows = [f"| {name} | {value} |" for name, value in zip(people, values, strict=True)]
+    table = "\n".join([f"| name | {column} |", "|---|---|", *rows])
     i = rng.randrange(3)
-    question, answer = rng.choice((
-        (f"How old is {people[i]}?", ages[i]),
-        (f"What is the age of {people[i]}?", ages[i]),
-        (f"Where does {people[i]} live?", cities[i]),
-        (f"In which city does {people[i]} live?", cities[i]),
-        (f"Who lives in {cities[i]}?", people[i]),
-    ))  # fmt: skip
-    cells = [str(cell) for cell in (*people, *ages, *cities)]
-    return Problem("table", f"{rows} {question}", ask(f"{table}\n{question}", rng), str(answer), {"cells": cells})
+    asked = {
+        "age": (f"How old is {people[i]}?", f"What is the age of {people[i]}?", f"Who is {values[i]} years old?"),
+        "city": (f"Where does {people[i]} live?", f"What is the city of {people[i]}?", f"Who lives in {values[i]}?"),
+    }
+    question = rng.choice(asked[column])
+    answer = people[i] if question.startswith("Who") else values[i]
+    messages = ask(f"{table}\n{question}", rng)
+    return Problem("table", f"{rows} {question}", messages, answer, {"cells": [*people, *values]})
 
 
 def _solve_table(problem: Problem, rng: random.Random) -> str:

@@ -50,10 +50,10 @@ class Family:
 
 
 ANSWER_DEMANDS = (
-    "End with a line 'Answer: ' and the result.",
-    "Put the result on the last line after 'Answer: '.",
-    "The last line must be 'Answer: ' followed by the result.",
-    "Finish with 'Answer: ' and your result on a new line.",
+    "End with 'Answer: ...'.",
+    "Finish with a line 'Answer: ...'.",
+    "The last line must be 'Answer: ...'.",
+    "Close with 'Answer: ...'.",
 )
 
 _ANSWER_LINE = re.compile(r"Answer: (\S.*)")
