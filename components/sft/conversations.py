@@ -5,7 +5,9 @@ of the accepted becomes the SFT target (rejection sampling, section 4.1 of the r
 families' own solver behind a stated error rate, so that the effect of rejection can be measured exactly; a model
 behind an endpoint takes its place by writing the same candidates.
 
-No two prompts of any splits ask the same thing, whatever their wording.
+No two prompts of any splits ask the same thing, whatever their wording, and none comes as close to a held-out one as
+the decontamination rule forbids (section 3.1 of the report: it holds for post-training data too). The rule is applied
+to what is asked, not to the wording: prompts of one family share their wording, which would make all of them match.
 """
 
 import random
@@ -48,6 +50,8 @@ class ConversationsConfig(StageConfig):
 
 def make_conversations(config: ConversationsConfig, inputs: Inputs, run: Run) -> Summary:
     """Write ``conversations.parquet``; the effect is the teacher's correctness before and after rejection."""
+    from components.data.contamination import contaminates
+
     if unknown := sorted(set(config.families) - set(FAMILIES)):
         raise StageError(f"conversations.families: no family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
     sizes: dict[Split, int] = {
@@ -56,14 +60,20 @@ def make_conversations(config: ConversationsConfig, inputs: Inputs, run: Run) ->
     }  # fmt: skip
     conversations: list[Conversation] = []
     seen: set[str] = set()
-    drawn = correct = unanswered = 0
+    drawn = correct = unanswered = contaminated = 0
     with run.progress(len(config.families), "conversations", unit="family") as bar:
         for family in config.families:
             rng = random.Random(f"{run.seed}-conversations-{family}")
             problems = _distinct(family, rng, seen)
+            heldout: list[list[str]] = []
             for split, count in sizes.items():
                 for index in range(count):
-                    problem = next(problems)
+                    problem, words = next(problems)
+                    while split != "heldout" and any(contaminates(words, other) for other in heldout):
+                        contaminated += 1
+                        problem, words = next(problems)
+                    if split == "heldout":
+                        heldout.append(words)
                     messages = _with_system(problem, rng, config.system_prompt_share)
                     if split == "sft":
                         candidates = [_candidate(problem, rng, config) for _ in range(config.candidates)]
@@ -90,6 +100,7 @@ def make_conversations(config: ConversationsConfig, inputs: Inputs, run: Run) ->
         "candidates": drawn,
         "rejected": drawn - correct,
         "unanswered": unanswered,
+        "contaminated": contaminated,
         **lengths,
         "effects": [
             effect("correct SFT responses", kept_correct / max(1, len(kept)), correct / max(1, drawn),
@@ -98,8 +109,10 @@ def make_conversations(config: ConversationsConfig, inputs: Inputs, run: Run) ->
     }  # fmt: skip
 
 
-def _distinct(family: str, rng: random.Random, seen: set[str]) -> Iterator[Problem]:
-    """Problems of the family whose content is new to every split."""
+def _distinct(family: str, rng: random.Random, seen: set[str]) -> Iterator[tuple[Problem, list[str]]]:
+    """Problems of the family whose content is new to every split, with the words of that content."""
+    from components.data.words import comparable_words
+
     misses = 0
     while True:
         problem = generate(family, rng)
@@ -111,7 +124,7 @@ def _distinct(family: str, rng: random.Random, seen: set[str]) -> Iterator[Probl
             continue
         misses = 0
         seen.add(key)
-        yield problem
+        yield problem, comparable_words(problem.content)
 
 
 def _with_system(problem: Problem, rng: random.Random, share: float) -> list[dict[str, str]]:
