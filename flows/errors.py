@@ -1,5 +1,7 @@
 """What can go wrong for a user, as one message and an exit code: 2 bad input, 1 a failure, 130 stopped."""
 
+import errno
+
 from components.stage import StageError
 from infra.errors import InfraError
 
@@ -27,6 +29,8 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, StageError | InfraError) and text:
         return text
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full: free some of it (qwenforge artifacts gc) or set QWENFORGE_HOME to another one"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -89,8 +89,8 @@ class _Attempt:
         artifacts: dict[str, Artifact] = {name: job.store.open(digest) for name, digest in inputs.items()}
         fresh = stage.id in job.redo
         with (
-            workspace(job.settings.home, self.key, fresh=fresh) as (output, state),
             job.records.stage(stage, self.config, self.key, inputs) as record,
+            workspace(job.settings.home, self.key, fresh=fresh) as (output, state),
         ):
             run = StageRun(
                 job.seed, output, state, job.settings.engine, job.settings.device, job.display, record.metrics

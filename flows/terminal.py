@@ -28,7 +28,8 @@ class Bar:
         self._started = self._last_line = time.monotonic()
         self._task = None
         if display.bars:
-            self._task = display.bars.add_task(description, total=total, completed=start, unit=unit, note="")
+            # A total of 0 means that the stage cannot know it.
+            self._task = display.bars.add_task(description, total=total or None, completed=start, unit=unit, note="")
 
     def advance(self, amount: int = 1, **fields: float | str) -> None:
         self._done += amount
@@ -48,7 +49,8 @@ class Bar:
     def _as_line(self, now: float, note: str) -> str:
         rate = (self._done - self._first) / max(now - self._started, 1e-9)
         left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
-        parts = [f"{self._description} {self._done}/{self._total}", f"{_short(rate)} {self._unit}/s{left}", note]
+        of = f"/{self._total}" if self._total else ""
+        parts = [f"{self._description} {self._done}{of}", f"{_short(rate)} {self._unit}/s{left}", note]
         return "  ".join(part for part in parts if part)
 
 

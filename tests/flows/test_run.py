@@ -109,13 +109,13 @@ def test_deleted_artifact_is_made_again(settings):
     ("fail", "expected"),
     [("stage", "stage total failed: the corpus has no documents; add a source"),
      ("bug", "stage total failed: ZeroDivisionError: division by zero; QWENFORGE_DEBUG=1 shows where"),
-     ("disk", "stage total failed: No space left on device")],
+     ("disk", "stage total failed: the disk is full: free some of it")],
 )  # fmt: skip
 def test_failure_says_which_why_and_how_to_carry_on(settings, fail, expected):
     with pytest.raises(StageFailed) as caught:
         go(settings, 6, ToyRecipe(total=SumConfig(fail=fail)), command="toy.toml")
     lines = str(caught.value).splitlines()
-    assert lines[0] == expected
+    assert lines[0].startswith(expected)
     assert "qwenforge run toy.toml" in lines[1]
     assert Catalog(settings.catalog_url).get_run().state == "failed"
 

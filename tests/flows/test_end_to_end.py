@@ -1,0 +1,159 @@
+"""The whole recipe with all real stages, at the smallest size at which each has something to do."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.stages import PIPELINE
+
+ROOT = Path(__file__).parents[2]
+
+TINY = """
+extends = "{recipes}/pocket.toml"
+name = "tiny"
+
+[ingest]
+corpus = "{corpus}"
+
+[quality]
+judged_documents = 200
+
+[synthetic]
+mathematics_bytes = 30_000
+code_bytes = 20_000
+knowledge_bytes = 20_000
+retrieval_bytes = 60_000
+
+[mixture]
+budget_bytes = 600_000
+
+[tokenizer]
+vocab_size = 1024
+
+[pretrain]
+tokens = 60_000
+hyper_parameters = "recipe"
+learning_rate = 3e-3
+batch_tokens = 2048
+sequence_length = 64
+
+[pretrain.model]
+vocab_size = 1024
+hidden_size = 64
+intermediate_size = 128
+num_hidden_layers = 2
+num_attention_heads = 4
+num_key_value_heads = 2
+max_position_embeddings = 64
+
+[extend]
+sequence_length = 256
+tokens = 20_000
+batch_tokens = 2048
+
+[conversations]
+sft_per_family = 20
+preference_per_family = 10
+rl_per_family = 6
+heldout_per_family = 6
+
+[sft]
+epochs = 1
+sequence_length = 256
+evaluation_prompts = 20
+max_new_tokens = 16
+
+[pairs]
+samples = 4
+max_new_tokens = 16
+
+[reward]
+prompts = 20
+max_new_tokens = 16
+
+[grpo]
+steps = 2
+group_size = 4
+queries_per_rollout = 4
+scoring_samples = 2
+evaluation_prompts = 8
+evaluation_samples = 2
+max_new_tokens = 16
+
+[ngram]
+tokens_per_domain = 500
+document_tokens = 128
+
+[evaluate]
+tokens_per_domain = 500
+document_tokens = 128
+tasks_per_family = 2
+samples = 2
+max_new_tokens = 16
+passkey_lengths = [64, 256]
+passkeys_per_length = 4
+shown_prompts = 2
+
+[export]
+prompts = 1
+generated_tokens = 8
+"""
+
+# The interpreter's own library: real text and code without any download.
+CORPUS = """
+[[source]]
+name = "library-code"
+kind = "stdlib"
+members = ["json/*.py", "email/*.py", "logging/*.py", "asyncio/*.py", "http/*.py", "xml/**/*.py", "unittest/*.py"]
+format = "text"
+language = "code"
+domain_hint = "code"
+licence = "PSF-2.0"
+
+[[source]]
+name = "library-docs"
+kind = "stdlib"
+members = ["*.py"]
+format = "docstrings"
+language = "en"
+domain_hint = "technology"
+licence = "PSF-2.0"
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "corpus.toml").write_text(CORPUS)
+    path = folder / "tiny.toml"
+    path.write_text(TINY.format(recipes=ROOT / "recipes", corpus=folder / "corpus.toml"))
+    return path
+
+
+def run(recipe: Path, home: Path) -> dict:
+    result = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run", str(recipe), "--json"],
+        cwd=ROOT, env={**os.environ, "QWENFORGE_HOME": str(home)}, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout)
+
+
+def test_whole_recipe_ends_with_a_report_card_and_a_second_run_does_nothing(recipe, tmp_path):
+    home = tmp_path / "home"
+    first = run(recipe, home)
+    assert list(first["stages"]) == [stage.id for stage in PIPELINE]
+    card = Path(first["report"]["html"])
+    assert card.read_text().count("<svg") >= 5
+    assert Path(first["report"]["markdown"]).exists()
+
+    started = time.perf_counter()
+    second = run(recipe, home)
+    assert time.perf_counter() - started < 15
+    assert second["stages"] == first["stages"]
+    assert second["cached"] == list(first["stages"])
