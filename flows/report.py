@@ -78,16 +78,16 @@ def measured_ceiling(settings: Settings) -> float:
 
 
 def print_scores(display: Display, report_folder: Path) -> None:
-    """The table of every checkpoint on every metric, with 95% intervals."""
-    from components.evaluation.formats import cell
+    """The table of every checkpoint on every metric; the card has the intervals."""
+    from components.evaluation.formats import number
 
     content = json.loads((report_folder / "report.json").read_text(encoding="utf-8"))
     names = list(content["evaluations"])
-    rows = [
-        [row["title"], *(cell(row["cells"].get(name), row["unit"]) for name in names)] for row in content["metrics"]
-    ]
-    headers = {"value [95% interval]": "left", **dict.fromkeys(names, "right")}
-    display.console.print(table("checkpoints", headers, rows))
+    rows = []
+    for row in content["metrics"]:
+        cells = [row["cells"].get(name) for name in names]
+        rows.append([row["title"], *(number(cell and cell["value"], row["unit"]) for cell in cells)])
+    display.console.print(table("checkpoints", {"": "left", **dict.fromkeys(names, "right")}, rows))
 
 
 def find_run(catalog: Catalog, run: str) -> Run:

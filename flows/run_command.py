@@ -82,6 +82,7 @@ def execute(
     started = time.perf_counter()
     if settings.threads:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # read by torch when a stage imports it
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice is not for the reader of a run
     with sigterm_as_interrupt(), prefect_api(settings):
         from flows.job import Job
         from flows.recipe_flow import run_recipe

@@ -56,23 +56,28 @@ sequence_length = 256
 tokens = 20_000
 batch_tokens = 2048
 
-[conversations]
-sft_per_family = 20
-preference_per_family = 10
+[conversations]  # families that even this model gets right now and then
+families = ["truth", "ordering"]
+sft_per_family = 200
+preference_per_family = 40
 rl_per_family = 6
 heldout_per_family = 6
 
 [sft]
-epochs = 1
+learning_rate = 3e-3
+epochs = 4
 sequence_length = 256
+batch_size = 8
 evaluation_prompts = 20
 max_new_tokens = 16
 
 [pairs]
 samples = 4
+heldout_share = 0.25
 max_new_tokens = 16
 
 [reward]
+heldout_share = 0.25
 prompts = 20
 max_new_tokens = 16
 
