@@ -8,8 +8,9 @@ from components.stage import StageConfig
 
 
 class TrainingConfig(StageConfig):
-    """AdamW with decoupled decay, a warm-up and a decaying schedule; defaults are the report's for SFT."""
+    """AdamW or Muon with decoupled decay, a warm-up and a decaying schedule; defaults are the report's for SFT."""
 
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: on hidden matrices, AdamW on the rest")
     learning_rate: float = Field(7e-6, gt=0, description="peak learning rate")
     final_learning_rate_ratio: float = Field(0.1, ge=0, le=1, description="last learning rate / peak")
     warmup_ratio: float = Field(0.02, ge=0, le=1, description="share of the steps with a linear warm-up")

@@ -10,7 +10,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +18,23 @@ from torch import Tensor, nn
 from components.stage import Run, StageError
 from components.training.checkpoint import load_state, save_state
 from components.training.config import TrainingConfig
-from components.training.optimizer import build_adamw
+from components.training.optimizer import MuonWithAdamW, build_optimizer
 from components.training.schedule import learning_rate_at
 
-Batch = TypeVar("Batch")
-Objective = Callable[[Any, Batch], tuple[Tensor, Mapping[str, float]]]
+Optimizer = torch.optim.Optimizer | MuonWithAdamW
+Objective = Callable[[Any, Any], tuple[Tensor, Mapping[str, float]]]
 
 
 def train(
     model: nn.Module,
-    objective: Objective[Batch],
-    batch_at: Callable[[int], Batch | list[Batch]],
+    objective: Objective,
+    batch_at: Callable[[int], Any],
     *,
     config: TrainingConfig,
     steps: int,
     run: Run,
     name: str = "training",
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizer | None = None,
 ) -> list[dict[str, float]]:
     """Make ``steps`` updates of ``model`` in place; return the history, a point every ``log_every`` steps.
 
@@ -45,7 +45,7 @@ def train(
 
     Raises StageError when the loss or the gradient is not finite.
     """
-    optimizer = optimizer or build_adamw(model, config)
+    optimizer = optimizer or build_optimizer(model, config)
     folder = run.state / name
     history, start, tokens = _resume(folder, model, optimizer)
     window: dict[str, list[float]] = defaultdict(list)
@@ -102,7 +102,7 @@ def _checkpoint_interval(config: TrainingConfig) -> int:
     return math.ceil(config.checkpoint_every / config.log_every) * config.log_every
 
 
-def _save(folder, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict]) -> None:
+def _save(folder, step: int, model: nn.Module, optimizer: Optimizer, history: list[dict]) -> None:
     save_state(
         folder,
         step,
@@ -116,7 +116,7 @@ def _save(folder, step: int, model: nn.Module, optimizer: torch.optim.Optimizer,
     )
 
 
-def _resume(folder, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[list[dict], int, int]:
+def _resume(folder, model: nn.Module, optimizer: Optimizer) -> tuple[list[dict], int, int]:
     """Load the newest whole state into model and optimizer; (history, updates done, tokens seen)."""
     state = load_state(folder)
     if state is None:

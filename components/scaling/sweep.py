@@ -1,0 +1,126 @@
+"""Stage ``scaling``: many small runs over (N, D, learning rate, batch size), and the laws that fit them.
+
+Report, section 3.2: "hyper-parameter scaling laws" of dense models are found on small runs and set the learning
+rate and the batch size of the large one. Each run of the sweep is a whole training with its own schedule, since the
+best rate of a run that has not decayed says little.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from components.stage import Inputs, Run, StageConfig, Summary, effect
+from components.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from components.scaling.law import SweepPoint
+
+
+class SweepShape(StageConfig):
+    """One model size of the sweep; the vocabulary is the tokenizer's, the head is tied."""
+
+    hidden_size: int = Field(ge=8)
+    intermediate_size: int = Field(ge=8)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    num_key_value_heads: int = Field(ge=1)
+
+
+def _shape(hidden_size: int, layers: int, heads: int) -> SweepShape:
+    return SweepShape(
+        hidden_size=hidden_size, intermediate_size=3 * hidden_size, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=1,
+    )  # fmt: skip
+
+
+class ScalingConfig(TrainingConfig):
+    """The grid. Every combination is run, plus two runs that check the fitted law at a larger budget."""
+
+    schedule: Literal["cosine", "constant", "wsd"] = "wsd"
+    shapes: tuple[SweepShape, ...] = (_shape(64, 2, 1), _shape(96, 3, 2))
+    tokens: tuple[int, ...] = Field((32_768, 98_304), description="training tokens D of a run")
+    learning_rates: tuple[float, ...] = (2e-3, 6e-3, 1.8e-2)
+    batch_tokens: tuple[int, ...] = (256, 512, 1024)
+    sequence_length: int = Field(256, ge=8)
+    check_tokens: int = Field(262_144, ge=1, description="D of the two check runs, beyond the grid; largest shape")
+    default_learning_rate: float = Field(3e-4, gt=0, description="what one would take without a law")
+    default_batch_tokens: int = Field(4096, ge=8, description="what one would take without a law")
+
+
+def sweep(config: ScalingConfig, inputs: Inputs, run: Run) -> Summary:
+    """Run the grid, fit the laws into ``law.json``; effect: predicted against default hyper-parameters."""
+    from components.data.pool import available_workers, map_shards
+    from components.data.shard_reader import ShardReader
+    from components.scaling.law import fit_scaling_law
+    from components.scaling.trial import Trial, run_trial
+
+    shards = inputs["shards"].path
+    vocab_size = ShardReader(shards).vocab_size
+
+    def trial(shape: SweepShape, tokens: int, learning_rate: float, batch_tokens: int) -> Trial:
+        training = TrainingConfig(**config.model_dump(include=set(TrainingConfig.model_fields)))
+        return Trial(
+            shards=shards, state=run.state, seed=run.seed, device=run.device, vocab_size=vocab_size,
+            sequence_length=config.sequence_length, shape=shape, tokens=tokens, batch_tokens=batch_tokens,
+            training=training.model_copy(update={"learning_rate": learning_rate}),
+        )  # fmt: skip
+
+    def run_all(trials: list[Trial], name: str) -> "list[SweepPoint]":
+        points = []
+        # On a CPU small runs scale with processes better than with threads; on an accelerator they take turns.
+        workers = available_workers() if run.device == "cpu" else 1
+        with run.progress(len(trials), name, unit="run") as bar:
+            for point in map_shards(run_trial, trials, workers):
+                points.append(point)
+                bar.advance(1, loss=round(point.loss, 3))
+                run.metrics({f"{name}_loss": point.loss}, step=len(points))
+        return points
+
+    grid = [
+        trial(shape, tokens, rate, batch)
+        # The longest first, so that no worker is left with one at the end.
+        for tokens in sorted(config.tokens, reverse=True)
+        for shape in reversed(config.shapes)
+        for rate in config.learning_rates
+        for batch in config.batch_tokens
+    ]
+    points = run_all(grid, "sweep")
+    law = fit_scaling_law(points, seed=run.seed)
+    law.write(run.output / "law.json")
+
+    largest = config.shapes[-1]
+    size, tokens = points[0].parameters, config.check_tokens
+    predicted_rate, predicted_batch = law.predict_learning_rate(size, tokens), law.predict_batch_tokens(size, tokens)
+    predicted_loss = law.predict_loss(size, tokens)
+    tuned, untuned = run_all(
+        [
+            trial(largest, tokens, predicted_rate, round(predicted_batch)),
+            trial(largest, tokens, config.default_learning_rate, config.default_batch_tokens),
+        ],
+        "check",
+    )
+    for warning in law.warnings:
+        run.info(f"scaling: {warning}")
+    return {
+        "runs": len(grid) + 2,
+        "tokens": sum(point.tokens for point in [*points, tuned, untuned]),
+        "warnings": list(law.warnings),
+        "check": {
+            "parameters": size,
+            "tokens": tokens,
+            "learning_rate": predicted_rate,
+            "batch_tokens": predicted_batch,
+            "predicted_loss": predicted_loss,
+            "loss": tuned.loss,
+            "default_loss": untuned.loss,
+        },
+        "effects": [
+            effect("held-out loss, predicted rate and batch", tuned.loss, untuned.loss, unit="nats a token",
+                   better="lower", note=f"baseline: rate {config.default_learning_rate:g}, batch "
+                   f"{config.default_batch_tokens} at the same {tokens:,} tokens, {tokens / max(config.tokens):.1f}x "
+                   "the largest budget of the sweep"),
+            effect("error of the predicted loss", abs(predicted_loss / tuned.loss - 1),
+                   abs(sum(p.loss for p in points) / len(points) / tuned.loss - 1), better="lower",
+                   note="baseline: the sweep's mean loss as the guess"),
+        ],
+    }  # fmt: skip
