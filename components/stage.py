@@ -66,11 +66,6 @@ class Run(Protocol):
         ...
 
     @property
-    def engine(self) -> str:
-        """Training engine: ``torch`` or ``deepspeed``."""
-        ...
-
-    @property
     def output(self) -> Path:
         """Empty folder; what it holds when the stage returns becomes the artifact."""
         ...

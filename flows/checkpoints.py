@@ -70,7 +70,7 @@ def evaluate_command(name: str, recipe_path: Path, overrides: Sequence[str] = ()
         output, state = Path(folder) / "output", Path(folder) / "state"
         output.mkdir()
         state.mkdir()
-        run = StageRun(recipe.seed, output, state, settings.engine, settings.device, display, lambda values, step: None)
+        run = StageRun(recipe.seed, output, state, settings.device, display, lambda values, step: None)
         evaluate(recipe.evaluate, inputs, run)
         return json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
 

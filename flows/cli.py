@@ -42,17 +42,13 @@ def run(
     until: Annotated[str, typer.Option(metavar="STAGE", help="Stop after this stage.")] = "",
     from_: Annotated[str, typer.Option("--from", metavar="STAGE", help="Redo this stage and all that follow.")] = "",
     set_: SetOption = None,
-    engine: Annotated[Literal["torch", "deepspeed"] | None, typer.Option(help="Training engine.")] = None,
     fresh: Annotated[bool, typer.Option(help="Redo every stage, whatever is cached.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Carry a recipe through its stages; what is finished already is not repeated."""
     from flows.run_command import run_command
 
-    show(
-        run_command(recipe, set_ or [], until=until, from_=from_, fresh=fresh, engine=engine),
-        as_json,
-    )
+    show(run_command(recipe, set_ or [], until=until, from_=from_, fresh=fresh), as_json)
 
 
 @app.command()

@@ -23,14 +23,13 @@ from infra.store import ArtifactStore, open_store
 
 def run_command(
     path: Path, overrides: Sequence[str] = (), *, until: str = "", from_: str = "", fresh: bool = False,
-    engine: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run the recipe at ``path``; returns what ``--json`` prints. Nothing starts before all checks have passed."""
     from flows.recipe import load_recipe
 
     recipe = load_recipe(path, overrides)
     stages = choose_stages(PIPELINE, until, from_)
-    settings = settings_for(engine)
+    settings = run_settings()
     display = Display()
     redo = {stage.id for stage in stages} if fresh else after(stages, from_) if from_ else set()
     result = run_pipeline(recipe, recipe.name, recipe.seed, stages, settings, display, redo, command=f"{path}")
@@ -142,16 +141,12 @@ def choose_stages(pipeline: Sequence[Stage], until: str, from_: str) -> tuple[St
     return chosen
 
 
-def settings_for(engine: str | None) -> Settings:
-    """The environment's settings, with the command line's engine over them."""
+def run_settings() -> Settings:
+    """The environment's settings; the number of threads takes effect here, before any library starts its own."""
     settings = load_settings()
-    chosen = engine or settings.engine
-    if chosen == "deepspeed":
-        from importlib.util import find_spec
-
-        if find_spec("deepspeed") is None:
-            raise UsageError("engine deepspeed is not installed: pip install -e '.[deepspeed]'")
-    return settings.model_copy(update={"engine": chosen})
+    if settings.threads:
+        os.environ["OMP_NUM_THREADS"] = str(settings.threads)
+    return settings
 
 
 def show_plan(display: Display, name: str, plan: Sequence[Resolved]) -> None:
@@ -167,4 +162,4 @@ def _hint(command: str) -> str:
     return f"finished stages are kept, run the same command to carry on: qwenforge run {command}"
 
 
-__all__ = ["choose_stages", "run_command", "run_pipeline", "settings_for", "show_plan"]
+__all__ = ["choose_stages", "run_command", "run_pipeline", "run_settings", "show_plan"]

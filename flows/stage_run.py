@@ -22,7 +22,6 @@ class StageRun:
     seed: int
     output: Path
     state: Path
-    engine: str
     device_setting: str
     display: Display
     record: MetricSink

@@ -92,9 +92,7 @@ class _Attempt:
             job.records.stage(stage, self.config, self.key, inputs) as record,
             workspace(job.settings.home, self.key, fresh=fresh) as (output, state),
         ):
-            run = StageRun(
-                job.seed, output, state, job.settings.engine, job.settings.device, job.display, record.metrics
-            )
+            run = StageRun(job.seed, output, state, job.settings.device, job.display, record.metrics)
             started = time.perf_counter()
             summary = stage.load()(self.config, artifacts, run)
             seconds = time.perf_counter() - started

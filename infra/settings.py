@@ -1,4 +1,4 @@
-"""Settings of the place a recipe runs in: where things are kept, credentials, device and engine.
+"""Settings of the place a recipe runs in: where things are kept, credentials, device.
 
 They come from the environment (``QWENFORGE_HOME=...``) or a ``.env`` file in the working directory, never from
 a recipe, so the same recipe runs unchanged on a laptop, on the local stack and on a cluster.
@@ -31,7 +31,6 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(default=SecretStr(""), description="Catalog: sqlite:///... or postgresql://...")
     mlflow_uri: SecretStr = Field(default=SecretStr(""), description="MLflow: sqlite:///... or http(s)://server")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["torch", "deepspeed"] = "torch"
     threads: int = Field(default=0, ge=0, description="CPU threads for mathematics; 0 for all cores")
 
     @field_validator("home")

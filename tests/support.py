@@ -26,7 +26,6 @@ class PlainRun:
     state: Path
     seed: int = 0
     device: str = "cpu"
-    engine: str = "torch"
     recorded: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
@@ -37,9 +36,7 @@ class PlainRun:
         self.messages.append(message)
 
     @contextmanager
-    def progress(
-        self, total: int, description: str, *, unit: str = "it", start: int = 0
-    ) -> Iterator[CountingProgress]:
+    def progress(self, total: int, description: str, *, unit: str = "it", start: int = 0) -> Iterator[CountingProgress]:
         yield CountingProgress(start)
 
 

@@ -122,19 +122,19 @@ def train_dpo(config: DPOConfig, inputs: Inputs, run: Run) -> Summary:
 
 
 def _optimizer(config: DPOConfig, model: "Transformer", inputs: Inputs, run: Run) -> Any:
-    """AdamW, wrapped by online merging unless it is off."""
+    """The configured optimizer, wrapped by online merging unless it is off."""
     from components.preference.online_merging import OnlineMergingOptimizer
-    from components.training.optimizer import build_adamw
+    from components.training.optimizer import build_optimizer
     from model.checkpoint import load_model
 
-    adamw = build_adamw(model, config)
+    optimizer = build_optimizer(model, config)
     if config.merging == "none":
-        return adamw
+        return optimizer
     base = load_model(inputs["base"].path, run.device).state_dict()
     # tau = theta_sft - theta_base, taken before the first update: the model still holds the SFT weights.
     task_vectors = {p: p.detach() - base[name] for name, p in model.named_parameters()}
     return OnlineMergingOptimizer(
-        adamw, task_vectors, alpha=config.merging_alpha, keep=config.merging_keep, method=config.merging,
+        optimizer, task_vectors, alpha=config.merging_alpha, keep=config.merging_keep, method=config.merging,
         rescale=config.merging_rescale, seed=run.seed,
     )  # fmt: skip
 

@@ -9,12 +9,11 @@ so that what alignment gains costs less of what SFT had taught. ``F`` drops at r
 ``F`` keeps the largest and ``(+)`` adds where the signs agree (OnTIES).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 Method = Literal["dare", "ties"]
 
@@ -54,7 +53,18 @@ def merge(
     return add_by_consensus((1 - alpha) * keep_largest(delta, keep), alpha * keep_largest(tau, keep))
 
 
-class OnlineMergingOptimizer(Optimizer):
+class Stepper(Protocol):
+    """What is asked of the wrapped optimizer: any of torch, or a composite of them."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+    def step(self) -> Any: ...
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+class OnlineMergingOptimizer:
     """Wraps an optimizer: lets it step, then replaces its step by the merged one.
 
     Parameters
@@ -65,19 +75,21 @@ class OnlineMergingOptimizer(Optimizer):
     """
 
     def __init__(
-        self, optimizer: Optimizer, task_vectors: Mapping[nn.Parameter, Tensor], *, alpha: float, keep: float,
+        self, optimizer: Stepper, task_vectors: Mapping[nn.Parameter, Tensor], *, alpha: float, keep: float,
         method: Method = "dare", rescale: bool = True, seed: int = 0,
     ) -> None:  # fmt: skip
         self.optimizer, self.task_vectors = optimizer, dict(task_vectors)
         self.alpha, self.keep, self.method, self.rescale, self.seed = alpha, keep, method, rescale, seed
         self.updates = 0
-        super().__init__(optimizer.param_groups, optimizer.defaults)
-        self.param_groups = optimizer.param_groups  # one set of groups: a new learning rate reaches both
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         before = {parameter: parameter.clone() for parameter in self.task_vectors if parameter.grad is not None}
-        self.optimizer.step(closure)
+        self.optimizer.step()
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.updates) % 2**63)
         for parameter, old in before.items():
             step = merge(
@@ -95,5 +107,4 @@ class OnlineMergingOptimizer(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state_dict["optimizer"])
-        self.param_groups = self.optimizer.param_groups
         self.updates = state_dict["updates"]

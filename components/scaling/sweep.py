@@ -38,11 +38,11 @@ class ScalingConfig(TrainingConfig):
 
     schedule: Literal["cosine", "constant", "wsd"] = "wsd"
     shapes: tuple[SweepShape, ...] = (_shape(64, 2, 1), _shape(96, 3, 2))
-    tokens: tuple[int, ...] = Field((32_768, 98_304), description="training tokens D of a run")
+    tokens: tuple[int, ...] = Field((16_384, 49_152), description="training tokens D of a run")
     learning_rates: tuple[float, ...] = (2e-3, 6e-3, 1.8e-2)
-    batch_tokens: tuple[int, ...] = (256, 512, 1024)
+    batch_tokens: tuple[int, ...] = (512, 1024, 2048)
     sequence_length: int = Field(256, ge=8)
-    check_tokens: int = Field(262_144, ge=1, description="D of the two check runs, beyond the grid; largest shape")
+    check_tokens: int = Field(131_072, ge=1, description="D of the two check runs, beyond the grid; largest shape")
     default_learning_rate: float = Field(3e-4, gt=0, description="what one would take without a law")
     default_batch_tokens: int = Field(4096, ge=8, description="what one would take without a law")
 

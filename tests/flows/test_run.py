@@ -136,9 +136,9 @@ def start(settings: Settings, seed: int, recipe: ToyRecipe) -> subprocess.Popen:
     """The toy pipeline in a process of its own, with the exit codes of the command line."""
     program = (
         "import sys\nfrom toy import TOY, ToyRecipe\nfrom flows.errors import exit_code, message\n"
-        "from flows.run_command import run_pipeline, settings_for\nfrom flows.terminal import Display\n"
+        "from flows.run_command import run_pipeline, run_settings\nfrom flows.terminal import Display\n"
         "recipe = ToyRecipe.model_validate_json(sys.argv[1])\n"
-        "settings, seed = settings_for(None), int(sys.argv[2])\n"
+        "settings, seed = run_settings(), int(sys.argv[2])\n"
         "try:\n    run_pipeline(recipe, 'toy', seed, TOY, settings, Display(), command='toy.toml')\n"
         "except Exception as error:\n    print(message(error), file=sys.stderr)\n    sys.exit(exit_code(error))\n"
     )

@@ -27,7 +27,7 @@ def test_defaults_need_nothing(tmp_path):
     assert settings.artifacts_uri == str(tmp_path / ".qwenforge" / "artifacts")
     assert settings.catalog_url == f"sqlite:///{tmp_path}/.qwenforge/catalog.db"
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/.qwenforge/mlflow.db"
-    assert (settings.device, settings.engine, settings.threads) == ("auto", "torch", 0)
+    assert (settings.device, settings.threads) == ("auto", 0)
 
 
 def test_the_environment_wins_over_the_file(monkeypatch, tmp_path):
