@@ -55,15 +55,18 @@ def run(
 def plan(
     recipe: RecipeArgument,
     set_: SetOption = None,
-    hardware: Annotated[str, typer.Option(help="h100-sxm, a100-80gb, cpu-2, ...")] = "h100-sxm",
-    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 8,
+    hardware: Annotated[
+        str | None, typer.Option(help="h100-sxm, a100-80gb, cpu-2, ...; two CPU cores where a day of them is enough.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="How many of them.")] = None,
     mfu: Annotated[
         float | None,
         typer.Option(min=0.01, max=1.0, help="Share of the peak FLOPs reached; the device's own by default."),
     ] = None,
     engine: Annotated[
-        Literal["torch", "zero0", "zero1", "zero2", "zero3"], typer.Option(help="Engine whose memory is shown.")
-    ] = "zero3",
+        Literal["torch", "zero0", "zero1", "zero2", "zero3"] | None,
+        typer.Option(help="Engine whose memory is shown: torch on one device, else ZeRO 3 by default."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What a recipe will do: stages, tokens, parameters, FLOPs, memory a rank, hours and cost, what is cached."""

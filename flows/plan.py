@@ -18,15 +18,21 @@ Plan = dict[str, Any]
 
 
 def make_plan(
-    path: Path, overrides: Sequence[str] = (), *, hardware: str = "h100-sxm", gpus: int = 8, mfu: float | None = None,
-    engine: str = "zero3", recompute: bool = True,
+    path: Path, overrides: Sequence[str] = (), *, hardware: str | None = None, gpus: int | None = None,
+    mfu: float | None = None, engine: str | None = None, recompute: bool = True,
 ) -> Plan:  # fmt: skip
     """The plan of a recipe file as plain JSON values: sizes in bytes, time in hours, cost in US dollars."""
     recipe = load_recipe(path, overrides)
+    work = {entry.stage: entry for entry in workloads(recipe)}
+    if hardware is None:
+        laptop = accelerator("cpu-2")
+        seconds = sum(entry.flops for entry in work.values()) / (laptop.peak_flops * laptop.utilisation)
+        hardware = "cpu-2" if seconds < 24 * 3600 else "h100-sxm"
     device = match_accelerator(hardware) or accelerator(hardware)
+    gpus = gpus or (1 if device.kind == "cpu" else 8)
+    engine = engine or ("torch" if gpus == 1 else "zero3")
     mfu = mfu or device.utilisation
     rows = resolve(PIPELINE, recipe, recipe.seed, open_store(load_settings()), verify=False)
-    work = {entry.stage: entry for entry in workloads(recipe)}
     stages = []
     for row in rows:
         line: Plan = {"stage": row.stage.id, "state": "cached" if row.digest else "to do", "artifact": row.digest}

@@ -24,6 +24,9 @@ class PretrainConfig(TrainingConfig):
         "scaling-law", description="where learning_rate and batch_tokens come from"
     )
     batch_tokens: int = Field(4_194_304, ge=8, description="tokens an update, when hyper_parameters is recipe")
+    min_steps: int = Field(
+        1000, ge=1, description="updates that the law's batch size must leave: far beyond the sweep it grows too fast"
+    )
     micro_batch_tokens: int = Field(16_384, ge=8, description="most tokens of one forward pass")
 
 
@@ -50,7 +53,7 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
     batch_tokens = config.batch_tokens
     if config.hyper_parameters == "scaling-law":
         training = config.model_copy(update={"learning_rate": law.predict_learning_rate(size, config.tokens)})
-        batch_tokens = round(law.predict_batch_tokens(size, config.tokens))
+        batch_tokens = round(min(law.predict_batch_tokens(size, config.tokens), config.tokens / config.min_steps))
     batch_size = max(1, round(batch_tokens / config.sequence_length))
     steps = max(1, round(config.tokens / (batch_size * config.sequence_length)))
     run.info(

@@ -36,7 +36,8 @@ def inputs(tmp_path_factory):
 
 
 def pretraining(**values) -> PretrainConfig:
-    return PretrainConfig(**{"model": MODEL, "tokens": 40_000, "sequence_length": 32, **values})
+    defaults = {"model": MODEL, "tokens": 40_000, "sequence_length": 32, "min_steps": 40}
+    return PretrainConfig(**{**defaults, **values})
 
 
 @pytest.fixture(scope="module")
