@@ -23,7 +23,7 @@ class MixtureConfig(StageConfig):
     shares: dict[str, float] = Field(
         default={
             "code": 0.15, "synthetic-math": 0.07, "synthetic-code": 0.04, "synthetic-knowledge": 0.04,
-            "synthetic-retrieval": 0.15,
+            "synthetic-retrieval": 0.12, "synthetic-recall": 0.1,
         },
         description="domain -> fixed share of the mixture; the other domains divide the rest",
     )  # fmt: skip

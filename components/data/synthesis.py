@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from components.data import synthetic_code, synthetic_knowledge, synthetic_mathematics
+from components.data import synthetic_code, synthetic_knowledge, synthetic_mathematics, synthetic_recall
 from components.data.candidates import ACCEPTED, Candidate, Verifier
 from components.data.documents import Document, new_document, read_documents, write_documents
 from components.data.judging import make_teacher
@@ -61,6 +61,11 @@ def write_synthetic(config: "SyntheticConfig", inputs: Inputs, run: Run) -> Summ
             config.retrieval_bytes,
             synthetic_knowledge.write_retrieval(sentences, config.retrieval_characters, errors, rng("retrieval")),
             synthetic_knowledge.verify_retrieval,
+        ),
+        "recall": (
+            config.recall_bytes,
+            synthetic_recall.write(synthetic_recall.vocabulary(sentences), errors, rng("recall")),
+            synthetic_recall.verify,
         ),
     }
     reward = _reward(config, run)

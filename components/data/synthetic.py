@@ -1,4 +1,4 @@
-"""Stage ``synthetic``: mathematics, code, knowledge and retrieval documents, kept only where verification agrees.
+"""Stage ``synthetic``: mathematics, code, knowledge, retrieval and recall documents, kept only where verification agrees.
 
 Qwen2.5 (section 3.1) writes synthetic data with large models and keeps what reward models rate well. Here every
 candidate is checked by something that can be wrong only if it is broken: a task family's own scorer and its
@@ -21,6 +21,7 @@ class SyntheticConfig(StageConfig):
     code_bytes: int = Field(600_000, ge=0)
     knowledge_bytes: int = Field(600_000, ge=0)
     retrieval_bytes: int = Field(2_500_000, ge=0)
+    recall_bytes: int = Field(600_000, ge=0)
     families: dict[str, dict[str, float | str]] = Field(
         default={
             "chain_sum": {"max_terms": 4, "max_digits": 2},

@@ -57,7 +57,7 @@ def write_retrieval(
     written = dict.fromkeys(sizes, 0)
     while True:
         size = min(written, key=lambda size: (written[size], size))
-        pairs = max(2, min(12, size // 220))
+        pairs = max(2, min(16, size // 170))
         document = retrieval_document(rng, sentences, size, pairs, pairs)
         written[size] += len(document.text)
         text = document.text

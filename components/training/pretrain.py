@@ -24,6 +24,9 @@ class PretrainConfig(TrainingConfig):
         "scaling-law", description="where learning_rate and batch_tokens come from"
     )
     batch_tokens: int = Field(4_194_304, ge=8, description="tokens an update, when hyper_parameters is recipe")
+    previous_token_heads: bool = Field(
+        False, description="start the first layer's heads looking back (model/initialisation.py): for short runs"
+    )
     min_steps: int = Field(
         1000, ge=1, description="updates that the law's batch size must leave: far beyond the sweep it grows too fast"
     )
@@ -37,6 +40,7 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
     from components.training.language_modelling import held_out_loss, next_token_loss, uniform_batches
     from components.training.loop import train
     from components.training.saving import save_trained
+    from model.initialisation import seed_previous_token_heads
     from model.tokenizer import Tokenizer
     from model.transformer import Transformer
 
@@ -62,6 +66,8 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
     )
 
     model = Transformer(config.model).init_weights(run.seed).to(run.device)
+    if config.previous_token_heads:
+        seed_previous_token_heads(model)
     before = held_out_loss(model, reader, config.sequence_length)
     rows = max(1, config.micro_batch_tokens // config.sequence_length)
     whole = uniform_batches(reader, run.seed, batch_size, config.sequence_length, run.device)

@@ -85,7 +85,9 @@ def test_the_stage_keeps_what_is_right_and_says_how_much_that_was(tmp_path: Path
     summary = synthesize(config, {"documents": corpus}, first)
 
     documents = list(read_documents(first.output))
-    assert {d.domain for d in documents} == {f"synthetic-{k}" for k in ("math", "code", "knowledge", "retrieval")}
+    assert {d.domain for d in documents} == {
+        f"synthetic-{k}" for k in ("math", "code", "knowledge", "retrieval", "recall")
+    }
     assert all(document.meta["verdict"] == ACCEPTED for document in documents)
     for effect in summary["effects"]:
         assert effect["value"] > 0.97 > effect["baseline"]
