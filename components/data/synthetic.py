@@ -1,4 +1,4 @@
-"""Stage ``synthetic``: mathematics, code, knowledge, retrieval and recall documents, kept only where verification agrees.
+"""Stage ``synthetic``: mathematics, code, knowledge, retrieval and recall, kept only where verification agrees.
 
 Qwen2.5 (section 3.1) writes synthetic data with large models and keeps what reward models rate well. Here every
 candidate is checked by something that can be wrong only if it is broken: a task family's own scorer and its
