@@ -37,8 +37,8 @@ vocab_size = 1024
 
 [scaling]
 shapes = [
-    { hidden_size = 32, intermediate_size = 64, num_hidden_layers = 1, num_attention_heads = 1, num_key_value_heads = 1 },
-    { hidden_size = 48, intermediate_size = 96, num_hidden_layers = 1, num_attention_heads = 1, num_key_value_heads = 1 },
+    { hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1 },
+    { hidden_size=48, intermediate_size=96, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1 },
 ]
 tokens = [4096, 8192]
 batch_tokens = [512, 1024]
