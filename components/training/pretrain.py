@@ -5,13 +5,16 @@ many tokens, unless the recipe sets ``hyper_parameters = "recipe"``.
 """
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from components.stage import Inputs, Run, StageError, Summary, effect
 from components.training.config import TrainingConfig
 from model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PretrainConfig(TrainingConfig):
@@ -27,6 +30,9 @@ class PretrainConfig(TrainingConfig):
     previous_token_heads: bool = Field(
         False, description="start the first layer's heads looking back (model/initialisation.py): for short runs"
     )
+    copying_steps: int = Field(
+        0, ge=0, description="first updates on random sequences said again: copying before language, for short runs"
+    )
     min_steps: int = Field(
         1000, ge=1, description="updates that the law's batch size must leave: far beyond the sweep it grows too fast"
     )
@@ -37,7 +43,12 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
     """Train ``config.model`` on the shards; effect: held-out loss against the scaling law's prediction."""
     from components.data.shard_reader import ShardReader
     from components.scaling.law import ScalingLaw
-    from components.training.language_modelling import held_out_loss, next_token_loss, uniform_batches
+    from components.training.language_modelling import (
+        copying_batch,
+        held_out_loss,
+        next_token_loss,
+        uniform_batches,
+    )
     from components.training.loop import train
     from components.training.saving import save_trained
     from model.initialisation import seed_previous_token_heads
@@ -70,9 +81,17 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
         seed_previous_token_heads(model)
     before = held_out_loss(model, reader, config.sequence_length)
     rows = max(1, config.micro_batch_tokens // config.sequence_length)
-    whole = uniform_batches(reader, run.seed, batch_size, config.sequence_length, run.device)
+    language = uniform_batches(reader, run.seed, batch_size, config.sequence_length, run.device)
+
+    def batch_at(step: int) -> "list[Tensor]":
+        if step < config.copying_steps:
+            tokens = copying_batch(run.seed, step, batch_size, config.sequence_length, reader.eos_id).to(run.device)
+        else:
+            tokens = language(step - config.copying_steps)
+        return list(tokens.split(rows))
+
     history = train(
-        model, next_token_loss, lambda step: list(whole(step).split(rows)),
+        model, next_token_loss, batch_at,
         config=training, steps=steps, run=run, name="pretrain",
     )  # fmt: skip
     after = held_out_loss(model, reader, config.sequence_length)
