@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from components.sft.problems import (
-    CITIES,
     NAMES,
+    PLACES,
     WORDS,
     Family,
     Problem,
@@ -31,18 +31,18 @@ def _generate_tagged(rng: random.Random) -> Problem:
     words, place = rng.sample(WORDS, 4), rng.choice(sorted(_PLACES))
     question = rng.choice((
         "Give the {place} word of this list in <answer> tags: {words}.",
-        "Which word is {place} here: {words}? Reply as <answer>word</answer>.",
+        "Which word is {place} here: {words}? Reply as <answer> word </answer>.",
         "Write the {place} word between <answer> and </answer>: {words}.",
     )).format(place=place, words=", ".join(words))  # fmt: skip
     return Problem("tagged", f"{place} {words}", user(question), words[_PLACES[place]], {"words": words})
 
 
 def _solve_tagged(problem: Problem, rng: random.Random) -> str:
-    return f"<answer>{problem.answer}</answer>"
+    return f"<answer> {problem.answer} </answer>"
 
 
 def _mistake_tagged(problem: Problem, rng: random.Random) -> str:
-    return f"<answer>{rng.choice([w for w in problem.meta['words'] if w != problem.answer])}</answer>"
+    return f"<answer> {rng.choice([w for w in problem.meta['words'] if w != problem.answer])} </answer>"
 
 
 def _check_tagged(answer: Any, response: str) -> Verdict:
@@ -56,10 +56,10 @@ def _check_tagged(answer: Any, response: str) -> Verdict:
 def _generate_repeat(rng: random.Random) -> Problem:
     word, count = " ".join(rng.sample(WORDS, 2)), rng.randrange(3, 7)
     question = rng.choice((
-        f"Write '{word}' exactly {count} times, separated by commas.",
-        f"Repeat '{word}' {count} times with commas between.",
-        f"Say '{word}' {count} times. Separate with commas.",
-        f"I want a comma-separated line with '{word}' in it {count} times and nothing else.",
+        f"Write {word} exactly {count} times, separated by commas.",
+        f"Repeat {word} {count} times with commas between.",
+        f"Say {word} {count} times. Separate with commas.",
+        f"I want a comma-separated line with {word} in it {count} times and nothing else.",
     ))  # fmt: skip
     return Problem("repeat", f"{word} {count}", user(question), {"word": word, "count": count})
 
@@ -113,11 +113,11 @@ def _check_upper(answer: Any, response: str) -> Verdict:
 
 
 def _generate_json(rng: random.Random) -> Problem:
-    name, city, age = rng.choice(NAMES), rng.choice(CITIES), rng.randrange(18, 80)
+    name, place, age = rng.choice(NAMES), rng.choice(PLACES), rng.randrange(18, 80)
     fact, record = rng.choice((
-        (f"{name} lives in {city}.", {"name": name, "city": city}),
+        (f"{name} lives in {place}.", {"name": name, "place": place}),
         (f"{name} is {age} years old.", {"name": name, "age": age}),
-        (f"{name} is {age} and lives in {city}.", {"name": name, "age": age, "city": city}),
+        (f"{name} is {age} and lives in {place}.", {"name": name, "age": age, "place": place}),
     ))  # fmt: skip
     keys = list(record)
     if rng.random() < 0.3:
@@ -138,7 +138,7 @@ def _solve_json(problem: Problem, rng: random.Random) -> str:
 def _mistake_json(problem: Problem, rng: random.Random) -> str:
     record = dict(problem.answer)
     key = rng.choice(sorted(record))
-    pools: dict[str, list[Any]] = {"name": NAMES, "city": CITIES, "age": list(range(18, 80))}
+    pools: dict[str, list[Any]] = {"name": NAMES, "place": PLACES, "age": list(range(18, 80))}
     record[key] = rng.choice([v for v in pools[key] if v != record[key]])
     return json.dumps(record)
 
@@ -157,14 +157,14 @@ def _check_json(answer: Any, response: str) -> Verdict:
 
 def _generate_table(rng: random.Random) -> Problem:
     people = rng.sample(NAMES, 3)
-    column = rng.choice(("age", "city"))
-    values = [str(v) for v in rng.sample(range(18, 80) if column == "age" else CITIES, 3)]
+    column = rng.choice(("age", "place"))
+    values = [str(v) for v in rng.sample(range(18, 80) if column == "age" else PLACES, 3)]
     rows = [f"| {name} | {value} |" for name, value in zip(people, values, strict=True)]
     table = "\n".join([f"| name | {column} |", "|---|---|", *rows])
     i = rng.randrange(3)
     asked = {
         "age": (f"How old is {people[i]}?", f"What is the age of {people[i]}?", f"Who is {values[i]} years old?"),
-        "city": (f"Where does {people[i]} live?", f"What is the city of {people[i]}?", f"Who lives in {values[i]}?"),
+        "place": (f"Where does {people[i]} live?", f"What is the place of {people[i]}?", f"Who lives in {values[i]}?"),
     }
     question = rng.choice(asked[column])
     answer = people[i] if question.startswith("Who") else values[i]

@@ -112,15 +112,11 @@ def ask(question: str, rng: random.Random) -> list[Message]:
 
 
 _WORDS = """
-apple river stone cloud bread water house table light music paper green black white horse night world train
-money plant earth field heart glass sugar wheel grass tower ocean queen knife brush chair door road wood fire rain
-snow wind moon star ship fish bird bear wolf lion gold iron salt milk corn leaf rose tree hill lake sand king book
-game song city farm park ring bell coin flag rope shoe coat hand
+river stone water house light music green horse world money field tower ocean wood moon bear wolf lion gold iron
+tree sand book city hand tiger eagle whale swan fox deer crow silver copper bridge garden forest winter island storm
 """
-_NAMES = """
-Anna Ben Carl Dana Emma Frank Grace Henry Ivan Jack Kate Leo Maria Nina Oscar Paul Rosa Sam Tom Vera
-Will John Mary Peter Alice David Laura Mark Lucy Adam
-"""
-_CITIES = "Paris London Rome Berlin Madrid Vienna Tokyo Boston Oslo Cairo Delhi Lima Dublin Prague"
+_NAMES = "John Ben Jack Kate Nina Sam Tom Will Mary Peter Alice Mark Tim Bob Bill Dan Max Ann Kim Mia"
+_PLACES = "Rome India China Iran Oman York Paris Italy Spain France Cork Chile"
 
-WORDS, NAMES, CITIES = _WORDS.split(), _NAMES.split(), _CITIES.split()
+WORDS, NAMES, PLACES = _WORDS.split(), _NAMES.split(), _PLACES.split()
+"""Small closed sets of common words: a small vocabulary holds them whole, and a small model can learn to copy them."""
