@@ -24,11 +24,11 @@ def _other_word(word: str, rng: random.Random) -> str:
 
 # -- a word of a list in <answer> tags -------------------------------------------------------------------------
 
-_PLACES = {"first": 0, "second": 1, "third": 2, "last": -1}
+_PLACES = {"first": 0, "second": 1, "last": -1}
 
 
 def _generate_tagged(rng: random.Random) -> Problem:
-    words, place = rng.sample(WORDS, 4), rng.choice(sorted(_PLACES))
+    words, place = rng.sample(WORDS, 3), rng.choice(sorted(_PLACES))
     question = rng.choice((
         "Give the {place} word of this list in <answer> tags: {words}.",
         "Which word is {place} here: {words}? Reply as <answer> word </answer>.",
@@ -163,21 +163,21 @@ def _generate_table(rng: random.Random) -> Problem:
     table = "\n".join([f"| name | {column} |", "|---|---|", *rows])
     i = rng.randrange(3)
     asked = {
-        "age": (f"How old is {people[i]}?", f"What is the age of {people[i]}?", f"Who is {values[i]} years old?"),
-        "place": (f"Where does {people[i]} live?", f"What is the place of {people[i]}?", f"Who lives in {values[i]}?"),
+        "age": (f"How old is {people[i]}?", f"What is the age of {people[i]}?"),
+        "place": (f"Where does {people[i]} live?", f"What is the place of {people[i]}?"),
     }
     question = rng.choice(asked[column])
-    answer = people[i] if question.startswith("Who") else values[i]
-    messages = ask(f"{table}\n{question}", rng)
-    return Problem("table", f"{rows} {question}", messages, answer, {"cells": [*people, *values]})
+    meta = {"row": rows[i], "values": values}
+    return Problem("table", f"{rows} {question}", ask(f"{table}\n{question}", rng), values[i], meta)
 
 
 def _solve_table(problem: Problem, rng: random.Random) -> str:
-    return f"Answer: {problem.answer}"
+    """Quote the row, then read the cell."""
+    return f"{problem.meta['row']}\nAnswer: {problem.answer}"
 
 
 def _mistake_table(problem: Problem, rng: random.Random) -> str:
-    return f"Answer: {rng.choice([cell for cell in problem.meta['cells'] if cell != problem.answer])}"
+    return f"Answer: {rng.choice([value for value in problem.meta['values'] if value != problem.answer])}"
 
 
 INSTRUCTION_FAMILIES = (
