@@ -33,6 +33,9 @@ class GRPOConfig(TrainingConfig):
     kl_coefficient: float = Field(0.0, ge=0, description="weight of the k3 estimate of KL to the DPO policy")
     reduction: Literal["sequence", "token"] = Field("sequence", description="mean over answers, or over tokens")
     advantage_scaling: Literal["group", "batch", "none"] = Field("group", description="by whose deviation")
+    dynamic_sampling: bool = Field(
+        False, description="DAPO (arXiv 2503.14476): leave out queries whose answers are all verified or all refused"
+    )
     correct_weight: float = Field(1.0, ge=0)
     format_weight: float = Field(0.1, ge=0)
     reward_model_weight: float = Field(0.1, ge=0)

@@ -64,7 +64,10 @@ class Worker:
         """Query indices by the variance of their answers' reward under the policy before RL, high first."""
         answers = self._sample(self.queries, self.config.scoring_samples, seed=-1)
         rewards = reward_answers(self.queries, answers, self.weights, self.reward_model)
-        return order_by_variance(rewards.total.var(axis=1)).tolist()
+        order = order_by_variance(rewards.total.var(axis=1))
+        if self.config.dynamic_sampling and (mixed := rewards.correct[order].std(axis=1) > 0).any():
+            order = order[mixed]
+        return order.tolist()
 
     def _queries_of(self, rollout: int) -> list[Conversation]:
         """The next queries in order; after the last one the first comes again."""
@@ -97,6 +100,9 @@ class Worker:
         answers = self._sample(queries, self.config.group_size, seed=rollout)
         rewards = reward_answers(queries, answers, self.weights, self.reward_model)
         advantages = advantages_of(rewards.total, self.config.advantage_scaling)
+        if self.config.dynamic_sampling:
+            # Where no verdict differs, only the learnt reward does: its noise would be the whole gradient.
+            advantages = advantages * (rewards.correct.std(axis=1, keepdims=True) > 0)
         flat = [answer for group in answers for answer in group]
         return {
             "queries": [query.id for query in queries],
