@@ -36,7 +36,8 @@ class MuonWithAdamW:
     """
 
     def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
-        hidden, rest = [], []
+        hidden: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 is_hidden = parameter.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name
