@@ -48,6 +48,7 @@ check_tokens = 16_384
 [pretrain]
 tokens = 60_000
 hyper_parameters = "recipe"
+copying_steps = 4
 learning_rate = 3e-3
 batch_tokens = 2048
 sequence_length = 64
@@ -146,7 +147,8 @@ def recipe(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "corpus.toml").write_text(CORPUS)
     path = folder / "tiny.toml"
-    path.write_text(TINY.format(recipes=ROOT / "recipes", corpus=folder / "corpus.toml"))
+    text = TINY.replace("{recipes}", str(ROOT / "recipes")).replace("{corpus}", str(folder / "corpus.toml"))
+    path.write_text(text)
     return path
 
 
