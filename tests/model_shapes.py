@@ -27,6 +27,7 @@ CONFIGS = {
     "experts, normalised, tied": make_config(
         4, 2, moe=EXPERTS.model_copy(update={"norm_topk_prob": True}), tie_word_embeddings=True
     ),
+    "experts, seven to one": make_config(7, 1, moe=EXPERTS),
 }
 
 
