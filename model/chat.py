@@ -1,7 +1,8 @@
 """The ChatML conversation format of Qwen2.5: as the Jinja template that ships with a checkpoint, and as segments.
 
-Both say the same. The template serves other people's tools; the segments serve this platform, because they keep
-control tokens apart from text: whatever a user writes stays text.
+Both say what the published template says. The template serves other people's tools; the segments serve this platform,
+because they keep control tokens apart from text: whatever a user writes stays text. They also take a call's arguments
+as JSON text.
 """
 
 import json
@@ -88,14 +89,25 @@ def _assistant(message: Message) -> Iterator[Segment]:
         yield Segment(content + ("\n" if calls else ""), learned=True)
     for index, call in enumerate(calls):
         function = call.get("function", call)
-        arguments = function["arguments"]
-        written = arguments if isinstance(arguments, str) else _json(arguments)
         if index:
             yield Segment("\n", learned=True)
         yield Segment(CALL_START, control=True, learned=True)
+        written = _json(_arguments(function["arguments"]))
         yield Segment(f'\n{{"name": "{function["name"]}", "arguments": {written}}}\n', learned=True)
         yield Segment(CALL_END, control=True, learned=True)
     yield from _end(learned=True)
+
+
+def _arguments(arguments: Any) -> Any:
+    """The wire format of chat APIs carries arguments as JSON text; a model should read the object in it, not a string
+    full of escapes. Text that is no JSON object stays the string that the template would show."""
+    if isinstance(arguments, str):
+        try:
+            parsed = json.loads(arguments)
+        except ValueError:
+            return arguments
+        return parsed if isinstance(parsed, dict) else arguments
+    return arguments
 
 
 def _tool_response(message: Message, before: Message | None, after: Sequence[Message]) -> Iterator[Segment]:
@@ -163,7 +175,7 @@ CHAT_TEMPLATE = (
         {%- for call in message.tool_calls or [] %}
             {%- set function = call.function if call.function else call %}
             {{- ('' if loop.first else '\\n') + '<tool_call>\\n{"name": "' + function.name + '", "arguments": ' }}
-            {{- function.arguments if function.arguments is string else function.arguments | tojson }}
+            {{- function.arguments | tojson }}
             {{- '}\\n</tool_call>' }}
         {%- endfor %}
         {{- '<|im_end|>\\n' }}

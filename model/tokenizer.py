@@ -5,8 +5,11 @@ them in. So a document or a user that writes ``<|im_end|>`` cannot end a turn.
 """
 
 import base64
+import codecs
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -89,8 +92,17 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path | str) -> "Tokenizer":
-        """Read ``tokenizer.json`` of a folder that ``save`` or ``transformers`` wrote."""
+        """Read a folder that ``save`` or ``transformers`` wrote: ``tokenizer.json``, or where there is none the older
+        pair ``vocab.json`` and ``merges.txt``, which hold the regular tokens only.
+
+        Raises ModelFormatError where the files are missing or broken, or a control token is not where it belongs.
+        """
         path = Path(folder) / "tokenizer.json"
+        if not path.exists() and (vocabulary := path.with_name("vocab.json")).exists():
+            try:
+                return cls(_backend(models.BPE.from_file(str(vocabulary), str(path.with_name("merges.txt")))))
+            except Exception as error:  # the library raises nothing narrower
+                raise ModelFormatError(f"{vocabulary}: not a vocabulary with its merges: {error}") from error
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             regular = len(values["model"]["vocab"])
@@ -149,6 +161,34 @@ class Tokenizer:
         parts.append(self._backend.decode(regular, skip_special_tokens=False))
         return "".join(parts)
 
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Ids of any bytes, UTF-8 or not, without normalisation: ``decode_bytes`` gives exactly these back."""
+        letters = _byte_letters()
+        split, tokenize = self._backend.pre_tokenizer.pre_tokenize_str, self._backend.model.tokenize
+        ids: list[int] = []
+        for stray, text in re.findall(r"([\udc80-\udcff]+)|([^\udc80-\udcff]+)", data.decode(errors="surrogateescape")):
+            pieces = [piece for piece, _ in split(text)] if text else []
+            if stray:
+                pieces = ["".join(letters[byte] for byte in stray.encode(errors="surrogateescape"))]
+            ids += [token.id for piece in pieces for token in tokenize(piece)]
+        return ids
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the ids, control tokens by their names; ids beyond the vocabulary (a model may have more rows
+        than there are tokens) stand for nothing."""
+        return b"".join(self._bytes.get(token, b"") for token in ids)
+
+    @cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        value = {letter: byte for byte, letter in enumerate(_byte_letters())}
+        vocabulary = self._backend.get_vocab(with_added_tokens=False)
+        regular = {token: bytes(value[letter] for letter in name) for name, token in vocabulary.items()}
+        return regular | {token: name.encode() for token, name in self._control_names.items()}
+
+    def stream(self, skip_control: bool = True) -> "StreamDecoder":
+        """A decoder for ids that come one by one."""
+        return StreamDecoder(self, skip_control)
+
     # ---- conversations ----------------------------------------------------------------------------------
 
     def render_chat(
@@ -180,6 +220,25 @@ class Tokenizer:
             ids += new
             mask += [learned] * len(new)
         return ids, mask
+
+
+class StreamDecoder:
+    """Text while the ids come: never half a character, and joined together exactly what ``decode`` says of them all."""
+
+    def __init__(self, tokenizer: Tokenizer, skip_control: bool = True) -> None:
+        self._tokenizer, self._skip_control = tokenizer, skip_control
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """The text that this id completes; empty while a character's last bytes are still to come."""
+        name = self._tokenizer._control_names.get(token)
+        if name is None:
+            return self._utf8.decode(self._tokenizer.decode_bytes([token]))
+        return "" if self._skip_control and name in _SPECIAL else self.flush() + name
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for bytes that no character came of."""
+        return self._utf8.decode(b"", final=True)
 
 
 def _backend(model: models.BPE) -> Backend:

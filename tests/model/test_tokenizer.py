@@ -3,19 +3,22 @@
 import base64
 import json
 import os
+import random
 import subprocess
 import sys
 import unicodedata
+import unittest.mock
 import zipfile
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 import tiktoken
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from model.chat import DEFAULT_SYSTEM
+from model.chat import DEFAULT_SYSTEM, segments
 from model.config import ModelFormatError
 from model.tokenizer import CONTROL_TOKENS, SPLIT_PATTERN, Tokenizer
 
@@ -58,6 +61,41 @@ def test_text_never_becomes_a_control_token(tokenizer, value):
     ids = tokenizer.render_chat(conversation)
     assert ids.count(tokenizer.im_start_id) == 3
     assert ids.count(tokenizer.im_end_id) == 2
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_round_trip(tokenizer, data):
+    ids = tokenizer.encode_bytes(data)
+    assert tokenizer.decode_bytes(ids) == data
+    assert tokenizer.decode(ids) == data.decode(errors="replace")
+
+
+@given(text)
+def test_bytes_of_text_are_encoded_like_text(tokenizer, value):
+    value = unicodedata.normalize("NFC", value)
+    assert tokenizer.encode_bytes(value.encode()) == tokenizer.encode(value)
+
+
+@given(hostile, st.booleans())
+def test_streamed_pieces_hold_whole_characters(tokenizer, value, skip):
+    value = unicodedata.normalize("NFC", value)
+    stream = tokenizer.stream(skip)
+    pieces = list(map(stream.push, tokenizer.encode(value)))
+    assert stream.flush() == ""
+    assert "".join(pieces) == value
+
+
+@given(st.lists(st.integers(0, 400), max_size=20), st.booleans())
+def test_streamed_text_is_that_of_decode(tokenizer, ids, skip):
+    """For any ids: halves of characters, control tokens and ids beyond the vocabulary among them."""
+    stream = tokenizer.stream(skip)
+    assert "".join([*map(stream.push, ids), stream.flush()]) == tokenizer.decode(ids, skip)
+
+
+def test_a_character_streams_when_its_last_byte_is_there(tokenizer):
+    stream = tokenizer.stream()
+    parts = [tokenizer.encode_bytes(bytes([byte]))[0] for byte in "ж€🙂".encode()]
+    assert [stream.push(token) for token in parts] == ["", "ж", "", "", "€", "", "", "", "🙂"]
 
 
 @given(st.lists(text, max_size=4))
@@ -113,6 +151,17 @@ def test_a_folder_without_the_control_tokens_is_refused(tokenizer, tmp_path):
         Tokenizer.load(tmp_path / "nowhere")
 
 
+def test_loads_the_older_pair_of_files(tokenizer, tmp_path):
+    tokenizer._backend.model.save(str(tmp_path))
+    loaded = Tokenizer.load(tmp_path)
+    sample = "The cat sat on 12 mats, naïve 你好"
+    assert loaded.control == tokenizer.control
+    assert loaded.encode(sample) == tokenizer.encode(sample)
+    (tmp_path / "merges.txt").write_text("one two three\n")
+    with pytest.raises(ModelFormatError, match=r"vocab\.json"):
+        Tokenizer.load(tmp_path)
+
+
 @given(honest)
 def test_autotokenizer_reads_the_same_ids(tokenizer, auto, value):
     assert auto.encode(value, add_special_tokens=False) == tokenizer.encode(value)
@@ -121,24 +170,65 @@ def test_autotokenizer_reads_the_same_ids(tokenizer, auto, value):
 # ---- the published vocabulary ---------------------------------------------------------------------------
 
 
-def test_published_vocabulary(rank_file):
-    published = Tokenizer.from_tiktoken(rank_file)
-    assert published.encode("Hello world, 你好") == [9707, 1879, 11, 220, 108386]
-    assert published.control["<|endoftext|>"] == 151643
-    assert published.control["<|file_sep|>"] == 151664
+@pytest.fixture(scope="session")
+def published(rank_file) -> Tokenizer:
+    return Tokenizer.from_tiktoken(rank_file)
+
+
+@pytest.fixture(scope="session")
+def peer(rank_file) -> tiktoken.Encoding:
     lines = [line.split() for line in rank_file.read_bytes().splitlines()]
     ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
-    peer = tiktoken.Encoding("peer", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    return tiktoken.Encoding("peer", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
 
-    @settings(max_examples=60, deadline=None)
-    @given(text)
-    def equals_tiktoken(value):
-        value = unicodedata.normalize("NFC", value)
-        assert published.encode(value) == peer.encode(value)
 
-    equals_tiktoken()
-    sample = unicodedata.normalize("NFC", Path(__file__).read_text() + json.__doc__ + "Größe, 東京都の天気 1234567")
-    assert published.encode(sample) == peer.encode(sample)
+def test_published_ids(published):
+    assert published.encode("Hello world, 你好") == [9707, 1879, 11, 220, 108386]
+    assert published.regular_size == 151643
+    assert list(published.control.values()) == list(range(151643, 151665))
+    assert published.control["<|endoftext|>"] == 151643
+    assert published.control["<|file_sep|>"] == 151664
+
+
+STRINGS = 100_000
+ALPHABETS = [
+    st.characters(exclude_categories=("Cs",)),
+    st.characters(max_codepoint=0x7E, min_codepoint=0x20),
+    st.sampled_from("aeinst 's't'LL'Re0129\r\n\t  .,;-_(){}<|>é́ß你好世界ёжनमस्ते한국🙂👩‍💻\u2028\u00a0\u3000"),
+]
+
+
+def test_ids_equal_tiktoken(published, peer):
+    """Strings are drawn in batches: most of the cost of an example is its overhead."""
+    batches = st.one_of(
+        [st.lists(st.text(alphabet, max_size=24), min_size=100, max_size=100) for alphabet in ALPHABETS]
+    )
+
+    @settings(max_examples=STRINGS // 100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(batches)
+    def compare(values):
+        nonlocal seen
+        seen += len(values)
+        values = [unicodedata.normalize("NFC", value) for value in values]
+        assert published.encode_batch(values) == peer.encode_ordinary_batch(values, num_threads=1)
+
+    seen = 0
+    compare()
+    assert seen >= STRINGS
+
+
+def test_a_megabyte_round_trips_and_equals_tiktoken(published, peer):
+    """Prose and code of the standard library in several scripts, and random bytes."""
+    sources = [Path(module.__file__).read_text() for module in (json.decoder, unittest.mock, zipfile, subprocess)]
+    foreign = "東京都の天気は晴れです。 Größe über Maß. Привет, мир! مرحبا بالعالم नमस्ते दुनिया 안녕 🙂👩‍💻 1234567\n"
+    mixed = unicodedata.normalize("NFC", "".join(sources) + foreign * 1500)
+    ids = published.encode(mixed)
+    assert published.decode(ids) == mixed
+    assert ids == peer.encode_ordinary(mixed)
+    noise = random.Random(0).randbytes(2**20 - len(mixed.encode()))
+    assert len(noise) > 100_000
+    assert published.decode_bytes(published.encode_bytes(noise)) == noise
+    assert published.decode_bytes(published.encode_bytes(mixed.encode() + noise)) == mixed.encode() + noise
 
 
 def test_a_broken_rank_file_names_its_line(tmp_path):
@@ -161,13 +251,64 @@ turns = st.one_of(
     st.builds(
         lambda content, calls: {"role": "assistant", "content": content, "tool_calls": calls},
         answers,
-        st.lists(st.sampled_from([CALL, CALL["function"], {"name": "x", "arguments": "{}"}]), max_size=2),
+        st.lists(st.sampled_from([CALL, CALL["function"], {"name": "x", "arguments": {}}]), max_size=2),
     ),
 )
 conversations = st.tuples(
     st.one_of(st.just([]), honest.map(lambda content: [{"role": "system", "content": content}])),
     st.lists(turns, min_size=1, max_size=5),
 ).map(lambda parts: parts[0] + parts[1])
+
+
+def as_published(messages: list[dict], tools: list[dict] | None, prompt: bool) -> str:
+    """The published template's behaviour, turn by turn (model cards of Qwen2.5-Instruct)."""
+
+    def turn(role: str, content: str) -> str:
+        return f"<|im_start|>{role}\n{content}<|im_end|>\n"
+
+    system, given_system = DEFAULT_SYSTEM, messages[0]["role"] == "system"
+    if given_system:
+        system, messages = messages[0]["content"], messages[1:]
+    if tools:
+        listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+        system += (
+            "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
+            f"function signatures within <tools></tools> XML tags:\n<tools>\n{listed}\n</tools>\n\nFor each function "
+            "call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n"
+            '<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+        )
+    written = [turn("system", system)]
+    for role, run in groupby(messages, key=lambda message: message["role"]):
+        if role == "tool":
+            results = [f"<tool_response>\n{message['content']}\n</tool_response>" for message in run]
+            written.append(turn("user", "\n".join(results)))
+            continue
+        for message in run:
+            parts = [message["content"]] if message["content"] or not message.get("tool_calls") else []
+            for call in message.get("tool_calls", []):
+                function = call.get("function", call)
+                arguments = json.dumps(function["arguments"], ensure_ascii=False)
+                parts.append(f'<tool_call>\n{{"name": "{function["name"]}", "arguments": {arguments}}}\n</tool_call>')
+            written.append(turn(role, "\n".join(parts)))
+    return "".join(written) + ("<|im_start|>assistant\n" if prompt else "")
+
+
+@given(conversations, st.booleans(), st.sampled_from([None, [], TOOLS, TOOLS * 2]))
+@settings(deadline=None)
+def test_conversations_read_as_published(tokenizer, auto, messages, prompt, tools):
+    expected = as_published(messages, tools, prompt)
+    assert "".join(part.text for part in segments(messages, add_generation_prompt=prompt, tools=tools)) == expected
+    assert auto.apply_chat_template(messages, tools=tools, add_generation_prompt=prompt, tokenize=False) == expected
+
+
+def test_arguments_may_come_as_the_json_text_of_chat_interfaces(tokenizer):
+    def rendered(arguments):
+        call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
+        messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+        return tokenizer.decode(tokenizer.render_chat(messages, add_generation_prompt=False))
+
+    assert rendered('{"a":1,"b":"\\u00e9"}') == rendered({"a": 1, "b": "é"})
+    assert '"arguments": "add 1"}' in rendered("add 1")
 
 
 @given(conversations, st.booleans(), st.sampled_from([None, TOOLS]))
