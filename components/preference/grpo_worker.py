@@ -25,7 +25,7 @@ from components.preference.rollout import (
     reward_answers,
 )
 from components.sft.conversation_store import Conversation, read_conversations
-from components.sft.sampling import Answer, Outcome, measure, sample_answers, spread
+from components.sft.sampling import Answer, Outcome, judge, measure, sample_answers, spread
 from components.sft.sequences import PackedSequences
 from components.stage import Inputs, Run
 from components.training.checkpoint import write_atomically
@@ -63,11 +63,15 @@ class Worker:
     def _score_queries(self) -> list[int]:
         """Query indices by the variance of their answers' reward under the policy before RL, high first."""
         answers = self._sample(self.queries, self.config.scoring_samples, seed=-1)
-        rewards = reward_answers(self.queries, answers, self.weights, self.reward_model)
-        order = order_by_variance(rewards.total.var(axis=1))
-        if self.config.dynamic_sampling and (mixed := rewards.correct[order].std(axis=1) > 0).any():
-            order = order[mixed]
-        return order.tolist()
+        scored = np.arange(len(self.queries))
+        if self.config.dynamic_sampling:  # whose verdicts agree would be left out of every rollout
+            verdicts = [{judge(q, a).correct for a in group} for q, group in zip(self.queries, answers, strict=True)]
+            mixed = np.flatnonzero([len(given) > 1 for given in verdicts])
+            scored = mixed if len(mixed) else scored
+        rewards = reward_answers(
+            [self.queries[i] for i in scored], [answers[i] for i in scored], self.weights, self.reward_model
+        )
+        return scored[order_by_variance(rewards.total.var(axis=1))].tolist()
 
     def _queries_of(self, rollout: int) -> list[Conversation]:
         """The next queries in order; after the last one the first comes again."""
