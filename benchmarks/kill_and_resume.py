@@ -3,7 +3,7 @@
 Runs a recipe once undisturbed and once with a SIGKILL during each of the named stages (a random moment after the
 stage began), in two fresh homes, and compares the digests of all stages.
 
-    python benchmarks/kill_and_resume.py recipes/pocket.toml --stages synthetic pretrain grpo
+    qwenforge bench kill_and_resume recipes/pocket.toml --stages synthetic pretrain grpo
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
-def main() -> int:
+def main(given: list[str] | None = None) -> int:
     """Print one line a kill and the comparison; exit code 1 when any digest differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--latest", type=float, default=8.0, help="seconds after a stage began that a kill may come")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the result here")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     command = [sys.executable, "-m", "flows.cli", "run", arguments.recipe, "--json"]
     for override in arguments.overrides:
         command += ["--set", override]

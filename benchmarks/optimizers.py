@@ -3,7 +3,7 @@
 Peer: the fused AdamW of torch, same model, shards, batches and schedule, each optimizer at several learning rates.
 Needs a store that holds the shards of a run (``qwenforge run recipes/pocket.toml --until shards``).
 
-    python benchmarks/optimizers.py --tokens 200000 400000
+    qwenforge bench optimizers --tokens 200000 400000
 """
 
 import argparse
@@ -27,14 +27,14 @@ SHAPE = SweepShape(
 BASE = TrainingConfig(schedule="wsd", decay_ratio=0.4, final_learning_rate_ratio=0.02, beta2=0.98)
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> int:
     """Print the best held-out loss of each optimizer at each number of tokens."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[200_000, 400_000])
     parser.add_argument("--learning-rates", type=float, nargs="+", default=[4e-3, 8e-3])
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--json", type=Path, help="write the result here")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
 
     store = open_store(load_settings())
     found = [manifest.digest for manifest in store.list() if manifest.kind == "shards"]
@@ -66,7 +66,8 @@ def main() -> None:
     if arguments.json:
         facts = {"date": datetime.now(UTC).date().isoformat(), "host": describe_host(), "best_loss": result}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -130,6 +130,20 @@ def export(
     print(export_command(checkpoint, folder))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Which one; all are listed without it.")] = "",
+) -> None:
+    """Measure against peers on this machine. What follows the name goes to the benchmark, --help too."""
+    from flows.bench import bench_command, benchmarks
+
+    if name and not name.startswith("-"):
+        raise typer.Exit(bench_command(name, context.args))
+    for known, claim in benchmarks().items():
+        print(f"{known}: {claim}")
+
+
 @artifacts_app.command("ls")
 def artifacts_ls(
     kind: Annotated[str, typer.Option(help="Only this kind, such as checkpoint.")] = "", as_json: JsonOption = False

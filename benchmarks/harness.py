@@ -1,0 +1,121 @@
+"""Shared by the benchmarks: contenders in processes of their own that run in turns, and the machine's ceilings.
+
+Machines that people share are noisy. Contenders therefore take turns of a few steps, and what is reported is the
+median over the turns of the *ratio* between two neighbours in time. Each has a process of its own, so that the peak
+of its memory is its own too.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+Step = Callable[[], Any]
+
+
+@dataclass
+class Measured:
+    """Of one contender."""
+
+    seconds: list[float] = field(default_factory=list)
+    """A step, one value a turn."""
+    first: Any = None
+    """What the first step returned, to check that the contenders do the same."""
+    peak_bytes: int = 0
+    """Highest resident memory of the process."""
+    idle_bytes: int = 0
+    """Resident memory after the imports, before anything was built."""
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+
+def take_turns(
+    contenders: dict[str, tuple[Callable[..., Step], tuple[Any, ...]]], *, turns: int = 7, steps: int = 3,
+    threads: int = 2,
+) -> dict[str, Measured]:  # fmt: skip
+    """Build every contender (``factory(*arguments)`` returns its step) in a process, then let them take turns.
+
+    The first turn warms up and is not counted.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    processes = []
+    try:
+        for name, (factory, arguments) in contenders.items():
+            pipes[name], theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, factory, arguments, threads), daemon=True)
+            process.start()
+            theirs.close()
+            processes.append(process)
+            _answer(pipes[name], name)  # built
+        measured = {name: Measured() for name in contenders}
+        for turn in range(turns + 1):
+            for name, pipe in pipes.items():
+                pipe.send(steps if turn else 1)
+                seconds, first = _answer(pipe, name)
+                if turn:
+                    measured[name].seconds.append(seconds)
+                else:
+                    measured[name].first = first
+        for name, pipe in pipes.items():
+            pipe.send(0)
+            measured[name].peak_bytes, measured[name].idle_bytes = _answer(pipe, name)
+        return measured
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def ratio(slower: Measured, faster: Measured) -> tuple[float, float, float]:
+    """How many times faster: median, lower and upper quartile of the turns' ratios."""
+    ratios = [a / b for a, b in zip(slower.seconds, faster.seconds, strict=True)]
+    low, middle, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return middle, low, high
+
+
+def copy_ceiling(seconds: float = 0.5, size: int = 2**27) -> float:
+    """Bytes/s that this machine reads from memory: a sum over ``size`` bytes, far beyond the caches."""
+    import torch
+
+    values = torch.ones(size // 4)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        values.sum()
+        best = min(best, time.perf_counter() - begin)
+    return size / best
+
+
+def _answer(pipe: Connection, name: str) -> Any:
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise SystemExit(f"{name}: its process died (its own error stands above)") from None
+
+
+def _serve(pipe: Connection, factory: Callable[..., Step], arguments: tuple[Any, ...], threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    idle: list[int] = []
+    step = factory(*arguments, lambda: idle.append(_status("VmRSS")))
+    pipe.send(None)
+    while steps := pipe.recv():
+        begin = time.perf_counter()
+        results = [step() for _ in range(steps)]
+        pipe.send(((time.perf_counter() - begin) / steps, results[0]))
+    pipe.send((_status("VmHWM"), idle[0] if idle else 0))
+
+
+def _status(key: str) -> int:
+    """Bytes. ``ru_maxrss`` would count what the process was before it was this one."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
