@@ -1,1 +1,1 @@
-"""Measurements beside peers. Each module states its hypothesis first and has ``main(arguments)``; results/ keeps figures."""
+"""Measurements beside peers: each module states its hypothesis and has ``main(arguments)``; results/ keeps figures."""

@@ -21,14 +21,14 @@ from rich.table import Table
 from benchmarks.harness import Measured, Step, copy_ceiling, ratio, take_turns
 
 SHAPES: dict[str, dict[str, int]] = {
-    "pocket": dict(
-        vocab_size=8192, hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=2, max_position_embeddings=4096,
-    ),
-    "large-vocabulary": dict(
-        vocab_size=151_936, hidden_size=896, intermediate_size=4864, num_hidden_layers=4, num_attention_heads=14,
-        num_key_value_heads=2, max_position_embeddings=4096,
-    ),
+    "pocket": {
+        "vocab_size": 8192, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+    },
+    "large-vocabulary": {
+        "vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 4,
+        "num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+    },
 }  # fmt: skip
 BATCHES = {"pocket": (8, 512), "large-vocabulary": (2, 512)}
 
