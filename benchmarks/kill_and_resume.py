@@ -1,9 +1,9 @@
 """Hypothesis: SIGKILL at any moment costs nothing but time: the digests are those of an undisturbed run.
 
-Runs a recipe once undisturbed and once with a SIGKILL during each of the named stages (a random moment after the
-stage began), in two fresh homes, and compares the digests of all stages.
+Runs a recipe once undisturbed and once with a SIGKILL during each of the named stages (a random moment of the
+first seconds that are given with it), in two fresh homes, and compares the digests of all stages.
 
-    qwenforge bench kill_and_resume recipes/pocket.toml --stages synthetic pretrain grpo
+    qwenforge bench kill_and_resume recipes/pocket.toml --stages quality:10 pretrain:200 grpo:120
 """
 
 import argparse
@@ -24,10 +24,11 @@ def main(given: list[str] | None = None) -> int:
     """Print one line a kill and the comparison; exit code 1 when any digest differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
-    parser.add_argument("--stages", nargs="+", default=["synthetic", "pretrain", "grpo"])
+    parser.add_argument(
+        "--stages", nargs="+", metavar="STAGE:SECONDS", default=["quality:10", "pretrain:200", "grpo:120"]
+    )
     parser.add_argument("--set", action="append", default=[], metavar="K=V", dest="overrides")
     parser.add_argument("--undisturbed", type=Path, help="home of a finished run of this recipe, to save one run")
-    parser.add_argument("--latest", type=float, default=8.0, help="seconds after a stage began that a kill may come")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the result here")
     arguments = parser.parse_args(given)
@@ -40,8 +41,9 @@ def main(given: list[str] | None = None) -> int:
         home = Path(folder) / "killed"
         rng = random.Random(arguments.seed)
         kills = []
-        for stage in arguments.stages:
-            delay = rng.uniform(0.5, arguments.latest)
+        for moment in arguments.stages:
+            stage, _, latest = moment.partition(":")
+            delay = rng.uniform(0.5, float(latest or 8))
             kills.append({"stage": stage, "after": round(delay, 2), "killed": kill_in(command, home, stage, delay)})
             print(
                 f"SIGKILL {delay:.1f} s into {stage}: {'done' if kills[-1]['killed'] else 'it had ended'}", flush=True
