@@ -90,13 +90,13 @@ def decontaminate(config: DecontaminateConfig, inputs: Inputs, run: Run) -> Summ
 
 def read_items(config: DecontaminateConfig) -> list[tuple[str, str]]:
     """Name (``set/number``) and text of every evaluation item."""
-    from components.data.ingest import documents_of
+    from components.data.reading import documents_of
 
     base = find_corpus(config.benchmarks).parent
     items: list[tuple[str, str]] = []
     for source in config.sources:
         broken: list[dict[str, Any]] = []
-        texts = [document.text for document in documents_of(source, base, broken)]
+        texts = [document.text for document in documents_of(source, base, broken.append)]
         if broken or not texts:
             first = broken[0]["reason"] if broken else "no item found"
             raise StageError(f"evaluation set {source.name} cannot be read: {first}")

@@ -14,6 +14,8 @@ from typing import Any
 from components.stage import Artifact, StageError
 
 PATTERN = "documents-{:05d}.parquet"
+FILE_CHARACTERS = 64_000_000
+"""Most characters of a file's documents."""
 _HASH_RANGE = 16**16
 
 
@@ -94,15 +96,17 @@ def count_documents(corpus: Artifact | Path) -> int:
 
 
 def write_documents(folder: Path, documents: Iterable[Document], per_file: int = 20_000) -> int:
-    """Write documents in order, ``per_file`` to a file, and return how many. An empty corpus gets one empty file."""
+    """Write documents in order, ``per_file`` to a file (fewer where they are long: a file's documents are held in
+    memory), and return how many. An empty corpus gets one empty file."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = files = 0
+    written = files = size = 0
     batch: list[Document] = []
     for document in documents:
         batch.append(document)
-        if len(batch) == per_file:
+        size += len(document.text)
+        if len(batch) == per_file or size >= FILE_CHARACTERS:
             write_file(folder / PATTERN.format(files), batch)
-            written, files, batch = written + len(batch), files + 1, []
+            written, files, size, batch = written + len(batch), files + 1, 0, []
     if batch or files == 0:
         write_file(folder / PATTERN.format(files), batch)
         written += len(batch)

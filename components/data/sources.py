@@ -1,11 +1,11 @@
 """Sources are data: what a corpus file (``recipes/corpora/*.toml``) may say, checked before anything is fetched.
 
-Three kinds: a pinned ``package`` of the public registry (its files are read, never executed), the ``stdlib`` of the
-running interpreter, and a local ``path`` (file or folder). Each names a format, the fields that hold text, and what
-is known about it: language, licence, implied domain, whether it is labelled junk.
+Four kinds: a pinned ``package`` of the public registry (its files are read, never executed), the ``stdlib`` of the
+running interpreter, a ``path`` (file, folder or ``s3://bucket/prefix``), and a ``repository`` (a folder of checkouts).
+Each names a format, the fields that hold text, and what is known about it: language, licence, implied domain, whether
+it is labelled junk.
 """
 
-import hashlib
 import platform
 import re
 import tomllib
@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from components.data.locations import fingerprint
 from components.stage import StageConfig
 
-Format = Literal["jsonl", "parquet", "text", "docstrings", "pydoc", "mediawiki"]
+Format = Literal["jsonl", "parquet", "text", "markdown", "html", "warc", "docstrings", "pydoc", "mediawiki"]
 
 
 class BaseSource(StageConfig):
@@ -71,15 +72,26 @@ class StdlibSource(BaseSource):
 
 
 class PathSource(BaseSource):
-    """A file or folder of the user's own. Relative paths start at the corpus file's folder."""
+    """Files of the user's own. Relative paths start at the corpus file's folder."""
 
     kind: Literal["path"]
-    path: str = Field(description="file or folder")
+    path: str = Field(description="file, folder, or s3://bucket/prefix")
     members: tuple[str, ...] = Field(("**/*",), description="files below the folder")
     fingerprint: str = Field("", description="filled in: names, sizes and change times; part of the cache key")
 
 
-Source = Annotated[PackageSource | StdlibSource | PathSource, Field(discriminator="kind")]
+class RepositorySource(PathSource):
+    """Checkouts of code: the files of a repository become one document, as Qwen2.5-Coder is trained on them."""
+
+    kind: Literal["repository"]  # type: ignore[assignment]
+    format: Literal["repository"] = "repository"  # type: ignore[assignment]
+    language: str = "code"
+    depth: int = Field(1, ge=0, description="leading folders of a file's path that name its repository; 0: all is one")
+    document_bytes: int = Field(120_000, ge=1, description="bytes; a larger repository becomes several documents")
+    max_file_bytes: int = Field(1_000_000, ge=1, description="larger files are data, and left out")
+
+
+Source = Annotated[PackageSource | StdlibSource | PathSource | RepositorySource, Field(discriminator="kind")]
 
 
 class Corpus(StageConfig):
@@ -113,26 +125,10 @@ def check_sources(sources: Sequence[Source], base: Path, where: str) -> tuple[So
             raise ValueError(f"{where}: source.{index}.name: {source.name} is used twice")
         seen.add(source.name)
         if isinstance(source, PathSource):
-            path = base / source.path
-            if not path.exists():
-                raise ValueError(f"{where}: source.{index}.path: there is no file or folder {path}")
-            source = source.model_copy(update={"fingerprint": fingerprint(path, source.members)})
+            try:
+                facts = fingerprint(base, source.path, source.members)
+            except OSError as error:
+                raise ValueError(f"{where}: source.{index}.path: {error}") from None
+            source = source.model_copy(update={"fingerprint": facts})
         checked.append(source)
     return tuple(checked)
-
-
-def local_files(path: Path, members: Sequence[str]) -> list[Path]:
-    """The file itself, or the files of a folder that match ``members``, sorted by name; hidden ones are left out."""
-    if path.is_file():
-        return [path]
-    found = {file for pattern in members for file in path.glob(pattern) if file.is_file()}
-    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))
-
-
-def fingerprint(path: Path, members: Sequence[str]) -> str:
-    """Digest of names, sizes and modification times: enough to notice a change without reading terabytes."""
-    digest = hashlib.sha256()
-    for file in local_files(path, members):
-        facts = file.stat()
-        digest.update(f"{file.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
