@@ -87,16 +87,16 @@ MODEL_STAGES = (
     # 3.2 Scaling laws of hyper-parameters
     Stage(
         "scaling", "components.scaling.sweep:sweep", "scaling-law",
-        {"shards": "shards", "tokenizer": "tokenizer"},
+        {"shards": "shards", "tokenizer": "tokenizer"}, version=2,
     ),
     # 3 Pre-training, 3.3 Long-context pre-training
     Stage(
         "pretrain", "components.training.pretrain:pretrain", "checkpoint",
-        {"shards": "shards", "tokenizer": "tokenizer", "scaling": "scaling"}, alias="base",
+        {"shards": "shards", "tokenizer": "tokenizer", "scaling": "scaling"}, alias="base", version=2,
     ),
     Stage(
         "extend", "components.training.extend:extend_context", "checkpoint",
-        {"base": "pretrain", "shards": "shards"}, alias="long",
+        {"base": "pretrain", "shards": "shards"}, alias="long", version=2,
     ),
     # 4.1 Supervised fine-tuning
     Stage(
@@ -105,7 +105,7 @@ MODEL_STAGES = (
     ),
     Stage(
         "sft", "components.sft.fine_tune:fine_tune", "checkpoint",
-        {"long": "extend", "conversations": "conversations"}, alias="sft",
+        {"long": "extend", "conversations": "conversations"}, alias="sft", version=2,
     ),
     # 4.2 Offline reinforcement learning
     Stage(
@@ -114,16 +114,16 @@ MODEL_STAGES = (
     ),
     Stage(
         "dpo", "components.preference.dpo:train_dpo", "checkpoint",
-        {"policy": "sft", "base": "extend", "pairs": "pairs"}, alias="dpo",
+        {"policy": "sft", "base": "extend", "pairs": "pairs"}, alias="dpo", version=2,
     ),
     # 4.3 Online reinforcement learning
     Stage(
         "reward", "components.preference.reward_model:train_reward_model", "reward-model",
-        {"policy": "sft", "dpo": "dpo", "pairs": "pairs", "conversations": "conversations"},
+        {"policy": "sft", "dpo": "dpo", "pairs": "pairs", "conversations": "conversations"}, version=2,
     ),
     Stage(
         "grpo", "components.preference.grpo:train_grpo", "checkpoint",
-        {"policy": "dpo", "reward": "reward", "conversations": "conversations"}, alias="rl",
+        {"policy": "dpo", "reward": "reward", "conversations": "conversations"}, alias="rl", version=2,
     ),
     # 5 Evaluation
     Stage(

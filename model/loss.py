@@ -6,6 +6,8 @@ For a 151,936-row vocabulary the logits of 8,192 tokens alone are 5 GB in float3
 import torch
 from torch import Tensor
 
+from model.linear import product
+
 IGNORE = -100
 """Label of a token that carries no loss."""
 
@@ -61,18 +63,21 @@ class _SumCrossEntropy(torch.autograd.Function):
                 continue
             grad = _minus_one_hot(probabilities, targets[part]).to(rows.dtype)  # d(-log p) / d logits
             if grad_rows is not None:
-                torch.mm(grad, weight, out=grad_rows[part])
+                grad_rows[part] = product(grad, weight.t())
             if grad_weight is not None:
                 grad_weight.addmm_(grad.t(), rows[part])
-        ctx.save_for_backward(grad_rows, grad_weight)
+        ctx.grads = grad_rows, grad_weight
         return total
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):
-        grad_rows, grad_weight = ctx.saved_tensors
+        if ctx.grads is None:
+            raise RuntimeError("cross_entropy goes backward once: its gradients are scaled where they lie")
+        grad_rows, grad_weight = ctx.grads
+        ctx.grads = None  # a second copy of the weight's gradient would be the largest tensor of the step
         return (
-            None if grad_rows is None else grad_rows * grad_output.to(grad_rows.dtype),
-            None if grad_weight is None else grad_weight * grad_output.to(grad_weight.dtype),
+            None if grad_rows is None else grad_rows.mul_(grad_output.to(grad_rows.dtype)),
+            None if grad_weight is None else grad_weight.mul_(grad_output.to(grad_weight.dtype)),
             None,
         )
 
@@ -85,7 +90,7 @@ class _TokenLogProbs(torch.autograd.Function):
         ctx.save_for_backward(rows, weight, targets)
         log_probs = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
         for part in _chunks(rows.shape[0]):
-            logits = (rows[part] @ weight.t()).float()
+            logits = product(rows[part], weight).float()
             chosen = logits.gather(1, targets[part][:, None]).squeeze(1)
             log_probs[part] = chosen - logits.logsumexp(dim=1)
         return log_probs
@@ -101,18 +106,20 @@ class _TokenLogProbs(torch.autograd.Function):
             grad = _minus_one_hot(probabilities, targets[part]).mul_(-grad_output[part][:, None])
             grad = grad.to(rows.dtype)
             if grad_rows is not None:
-                torch.mm(grad, weight, out=grad_rows[part])
+                grad_rows[part] = product(grad, weight.t())
             if grad_weight is not None:
                 grad_weight.addmm_(grad.t(), rows[part])
         return grad_rows, grad_weight, None
 
 
 def _softmax(rows: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities (R, V) and log-probabilities of the targets (R,), float32."""
-    logits = (rows @ weight.t()).float()
+    """Probabilities (R, V) and log-probabilities of the targets (R,), float32; one buffer of that size in all."""
+    logits = product(rows, weight).float()
     chosen = logits.gather(1, targets[:, None]).squeeze(1)
-    normaliser = logits.logsumexp(dim=1)
-    return logits.sub_(normaliser[:, None]).exp_(), chosen - normaliser
+    largest, place = logits.max(dim=1)
+    torch.softmax(logits, dim=1, out=logits)
+    # the likeliest row's probability is 1 / sum(exp(logit - largest)), which never underflows
+    return logits, chosen - largest + logits.gather(1, place[:, None]).squeeze(1).log()
 
 
 def _minus_one_hot(probabilities: Tensor, targets: Tensor) -> Tensor:

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import dual_chunk
+from model.blocked_attention import blocked_attention
 from model.cache import KVCache
 from model.config import ModelConfig
 from model.feed_forward import FeedForward
+from model.linear import Linear, linear
 from model.moe import MoE, Routing, auxiliary_loss, router_statistics
 from model.norm import RMSNorm
 from model.rope import attention_factor, inverse_frequencies, rotate, rotation
@@ -47,10 +49,10 @@ class Attention(nn.Module):
         self.heads, self.key_value_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = config.head_dim
         key_value = self.key_value_heads * self.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, key_value)
-        self.v_proj = nn.Linear(config.hidden_size, key_value)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.q_proj = Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = Linear(config.hidden_size, key_value)
+        self.v_proj = Linear(config.hidden_size, key_value)
+        self.o_proj = Linear(config.hidden_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         batch, tokens, hidden = x.shape
@@ -105,7 +107,7 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.empty(config.head_dim // 2), persistent=False)
         self.reset_rotation()
@@ -139,7 +141,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., V)."""
-        return F.linear(hidden, self.output_weight)
+        return linear(hidden, self.output_weight)
 
     def forward(
         self, input_ids: Tensor, *, position_ids: Tensor | None = None, document_ids: Tensor | None = None,
@@ -220,6 +222,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     if tokens == 1:  # decoding: the query heads of a group take the place of the tokens, no key is repeated
         grouped = query.view(batch, key.shape[1], -1, size)
         return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask).view(query.shape)
+    if query.device.type == "cpu" and query.requires_grad and tokens == key.shape[2]:
+        return blocked_attention(query, key, value, mask)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=heads != key.shape[1]
     )
