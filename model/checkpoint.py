@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.config import ModelConfig, ModelFormatError
+from model.sparse_prefill import SparsePrefill
 from model.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def save_model(folder: Path | str, model: Transformer, tokenizer: "Tokenizer | N
         )
         tokenizer.save(folder)
     _write_json(folder / "config.json", config)
+    if isinstance(model.sparse_prefill, SparsePrefill):
+        model.sparse_prefill.write(folder)
     whole = {name: tensors[name].contiguous() for name in sorted(tensors)}
     save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -89,6 +92,7 @@ def load_model(
         state[name] = torch.stack([state.pop(part) for part in parts])
     model.load_state_dict(state, assign=True)
     model.reset_rotation(device)
+    model.sparse_prefill = SparsePrefill.read_from(folder, config)
     return model
 
 

@@ -8,12 +8,21 @@ local_size tokens keep their true distance, and up to length c it is plain atten
 Shapes: B batch, N query heads, K key-value heads, G = N / K, T queries, S keys, D head_dim.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from model.config import DualChunkConfig
+from model.partial_attention import Run, attend_part, merge_parts
+
+Attend = Callable[[int, tuple[Tensor, ...], Tensor, Tensor, int, int], Tensor]
+"""Layer, queries 3 x (N, T, D), keys, values 2 x (K, S, D), position of the first query, chunk length -> (N, T, D)."""
+
+NO_CHUNKS = 2**62
+"""The chunk length of plain attention: every key is of the query's own chunk."""
 
 OWN, PREVIOUS, EARLIER = range(3)
 """How many chunks before the query's a key's chunk lies (EARLIER: two or more)."""
@@ -34,6 +43,11 @@ class Chunks:
     """(B, S)"""
     scale: Tensor
     """(B, T) factor of the logits: 0.1 ln(n / original) + 1 where the query sees n > original tokens."""
+    chunk_length: int = 0
+    runs: list[Run] | None = None
+    """The texts of a prefill, where their positions follow each other: no mask is needed then."""
+    attend: "Attend | None" = None
+    """How each of the runs is read; None: all of it."""
 
 
 def key_positions(positions: Tensor, config: DualChunkConfig) -> Tensor:
@@ -62,11 +76,21 @@ def is_plain(longest: int, config: DualChunkConfig) -> bool:
     return longest <= config.chunk_length and (not original or longest <= original)
 
 
+def one_chunk(turn: tuple[Tensor, Tensor], positions: Tensor, runs: list[Run] | None, attend: Attend) -> Chunks:
+    """Plain attention, read by ``attend``."""
+    none = positions.new_zeros(1, 1)
+    scale = torch.ones_like(positions, dtype=torch.float32)
+    return Chunks((turn,), none, none, scale, chunk_length=NO_CHUNKS, runs=runs, attend=attend)
+
+
 def dual_chunk_attention(
-    queries: tuple[Tensor, ...], key: Tensor, value: Tensor, mask: Tensor | None, chunks: Chunks
+    queries: tuple[Tensor, ...], key: Tensor, value: Tensor, mask: Tensor | None, chunks: Chunks, layer: int = 0
 ) -> Tensor:
     """Attention of queries rotated in three ways, 3 x (B, N, T, D), over keys rotated by ``key_positions`` and values,
-    2 x (B, K, S, D) -> (B, N, T, D). ``mask`` (B or 1, 1, T, S) bool; None: causal, the last query sees every key."""
+    2 x (B, K, S, D) -> (B, N, T, D). ``mask`` (B or 1, 1, T, S) bool; None: causal, the last query sees every key.
+    Where ``chunks`` knows the runs they say what sees what, and a token in none of them (padding) gets zeros."""
+    if chunks.runs is not None:
+        return _over_runs(queries, key, value, chunks, layer)
     tokens, seen = queries[0].shape[2], key.shape[2]
     if mask is None:
         slots = torch.arange(seen, device=key.device)
@@ -75,6 +99,68 @@ def dual_chunk_attention(
     step = max(1, SCORES_AT_ONCE // (batch * heads * seen))
     blocks = [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
     return torch.cat([_block(queries, key, value, mask, chunks, block) for block in blocks], dim=2)
+
+
+class Part(NamedTuple):
+    """Keys that some queries of one chunk meet at one kind of distance."""
+
+    kind: int
+    keys: slice
+    causal: bool = False
+    """As many keys as queries, query i sees the first i + 1; else all see all."""
+
+
+def parts(first: int, end: int, chunk_length: int) -> list[Part]:
+    """What the queries at positions ``first`` to ``end`` - 1, all of one chunk, see: keys by their positions."""
+    start = first // chunk_length * chunk_length
+    before = max(start - chunk_length, 0)
+    ranges = [(EARLIER, 0, before), (PREVIOUS, before, start), (OWN, start, first)]
+    return [Part(kind, slice(a, b)) for kind, a, b in ranges if a < b] + [Part(OWN, slice(first, end), causal=True)]
+
+
+def pieces(first: int, end: int, chunk_length: int) -> Iterator[tuple[int, int]]:
+    """Positions ``first`` to ``end`` - 1, cut where chunks end."""
+    while first < end:
+        cut = min((first // chunk_length + 1) * chunk_length, end)
+        yield first, cut
+        first = cut
+
+
+def attend_run(
+    queries: tuple[Tensor, ...], key: Tensor, value: Tensor, position: int, chunk_length: int
+) -> tuple[Tensor, Tensor]:
+    """One text, queries that begin at ``position``: 3 x (N, T, D) over 2 x (K, S, D), S = position + T, keys by their
+    position -> output (N, T, D) and log-sum-exp of the logits (N, T)."""
+    done = []
+    for first, end in pieces(position, key.shape[1], chunk_length):
+        rows = slice(first - position, end - position)
+        done.append(
+            merge_parts(
+                [
+                    attend_part(queries[kind][:, rows], key[:, keys], value[:, keys], causal=causal)
+                    for kind, keys, causal in parts(first, end, chunk_length)
+                ]
+            )
+        )
+    return torch.cat([output for output, _ in done], dim=1), torch.cat([log for _, log in done], dim=1)
+
+
+def _over_runs(queries: tuple[Tensor, ...], key: Tensor, value: Tensor, chunks: Chunks, layer: int) -> Tensor:
+    assert chunks.runs is not None
+    attend = chunks.attend or _all_keys
+    output = torch.zeros_like(queries[OWN])
+    for run in chunks.runs:
+        scale = chunks.scale[run.row if chunks.scale.shape[0] > 1 else 0, run.queries, None].to(key.dtype)  # (t, 1)
+        own = tuple(query[run.row, :, run.queries] * scale for query in queries)
+        keys, values = key[run.row, :, run.keys], value[run.row, :, run.keys]
+        output[run.row, :, run.queries] = attend(layer, own, keys, values, run.position, chunks.chunk_length)
+    return output
+
+
+def _all_keys(
+    layer: int, queries: tuple[Tensor, ...], key: Tensor, value: Tensor, position: int, chunk_length: int
+) -> Tensor:
+    return attend_run(queries, key, value, position, chunk_length)[0]
 
 
 def _block(
@@ -93,6 +179,7 @@ def _block(
         scores = these if scores is None else torch.where(applies[:, None], these, scores)
     assert scores is not None  # every key is at some distance
     scores = scores * (chunks.scale[:, None, block, None] / size**0.5).to(scores.dtype)
-    weights = scores.masked_fill(~mask[:, :, block], float("-inf")).softmax(dim=-1, dtype=torch.float32)
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    weights = scores.masked_fill(~mask[:, :, block], float("-inf")).softmax(dim=-1, dtype=wide)
     output = weights.to(value.dtype).view(batch, groups, -1, key.shape[2]) @ value
     return output.view(batch, heads, rows, size)

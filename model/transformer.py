@@ -6,7 +6,7 @@ Parameters carry the names of the published checkpoints. Shapes in comments: B b
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from model.feed_forward import FeedForward
 from model.linear import Linear, linear
 from model.moe import MoE, Routing, auxiliary_loss, router_statistics
 from model.norm import RMSNorm
+from model.partial_attention import Run, runs_of_documents, runs_of_rows
 from model.rope import attention_factor, inverse_frequencies, rotate, rotation
 
 Rotation = tuple[Tensor, Tensor]
@@ -38,6 +39,17 @@ class Step:
     """Set where the text is too long for plain attention."""
     counted: Tensor | None = None
     """(B, T) bool: the tokens that are no padding; None: all."""
+
+
+class PrefillPlan(Protocol):
+    """What a long prompt's attention reads."""
+
+    @property
+    def min_tokens(self) -> int:
+        """Shorter texts are read as a whole."""
+
+    def reader(self, model: "Transformer") -> dual_chunk.Attend:
+        """The attention of one forward pass."""
 
 
 class Attention(nn.Module):
@@ -66,7 +78,7 @@ class Attention(nn.Module):
             output = attend(rotate(query, *step.turn).transpose(1, 2), key, value, step.mask)  # (B, N, T, D)
         else:
             queries = tuple(rotate(query, *turn).transpose(1, 2) for turn in step.chunks.turns)
-            output = dual_chunk.dual_chunk_attention(queries, key, value, step.mask, step.chunks)
+            output = dual_chunk.dual_chunk_attention(queries, key, value, step.mask, step.chunks, self.layer)
         return self.o_proj(output.transpose(1, 2).reshape(batch, tokens, hidden))
 
 
@@ -108,6 +120,8 @@ class Transformer(nn.Module):
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.sparse_prefill: PrefillPlan | None = None
+        """How long prompts are read (``model.sparse_prefill``); None: all of them."""
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.empty(config.head_dim // 2), persistent=False)
         self.reset_rotation()
@@ -165,29 +179,56 @@ class Transformer(nn.Module):
         self, input_ids: Tensor, positions: Tensor | None, document_ids: Tensor | None, cache: KVCache | None
     ) -> Step:
         """Positions, mask and rotations of a forward pass."""
-        tokens, mask, counted = input_ids.shape[1], None, None
-        if cache is not None:
+        tokens, chunking = input_ids.shape[1], self.config.dual_chunk_attention
+        documents = document_ids if cache is None else None
+        follow = positions is None and tokens > 1  # positions follow each other in every text
+        if positions is None and cache is not None:
+            positions = cache.positions(cache.length, cache.length + tokens)
+        elif positions is None and documents is not None:
+            positions = document_positions(documents)
+        elif positions is None:
+            positions = torch.arange(tokens, device=input_ids.device)[None]
+        longest = 0 if chunking is None and self.sparse_prefill is None else int(positions.max()) + 1
+        stretched = chunking is not None and not dual_chunk.is_plain(longest, chunking)
+        attend = self._sparse_reader(longest) if follow else None
+        runs = self._runs(input_ids, documents, cache) if follow and (stretched or attend is not None) else None
+        mask = None
+        if runs is None and cache is not None:
             mask = cache.mask(tokens)
-            default = cache.positions(cache.length, cache.length + tokens)
-        elif document_ids is not None:
-            mask, counted = document_mask(document_ids), document_ids != -1
-            default = document_positions(document_ids)
-        else:
-            default = torch.arange(tokens, device=input_ids.device)[None]
-        positions = default if positions is None else positions
-        chunking = self.config.dual_chunk_attention
-        if chunking is None:
-            return Step(self._turn(positions), mask, cache, counted=counted)
-        step = Step(self._turn(dual_chunk.key_positions(positions, chunking)), mask, cache, counted=counted)
-        if not dual_chunk.is_plain(int(positions.max()) + 1, chunking):
+        elif runs is None and documents is not None:
+            mask = document_mask(documents)
+        turned = positions if chunking is None else dual_chunk.key_positions(positions, chunking)
+        step = Step(self._turn(turned), mask, cache, counted=None if documents is None else documents != -1)
+        if chunking is not None and stretched:
             keys = positions if cache is None else cache.positions(0, cache.length + tokens)
             step.chunks = dual_chunk.Chunks(
                 turns=tuple(self._turn(turned) for turned in dual_chunk.query_positions(positions, chunking)),
                 query_chunk=positions // chunking.chunk_length,
                 key_chunk=keys // chunking.chunk_length,
                 scale=dual_chunk.logit_scale(positions, chunking),
+                chunk_length=chunking.chunk_length,
+                runs=runs,
+                attend=attend,
             )
+        elif attend is not None:
+            step.chunks = dual_chunk.one_chunk(step.turn, positions, runs, attend)
         return step
+
+    def _sparse_reader(self, longest: int) -> dual_chunk.Attend | None:
+        """None where a prompt of this length is read densely."""
+        plan = self.sparse_prefill
+        if plan is None or torch.is_grad_enabled() or longest < plan.min_tokens:
+            return None
+        return plan.reader(self)
+
+    @staticmethod
+    def _runs(input_ids: Tensor, documents: Tensor | None, cache: KVCache | None) -> list[Run]:
+        """The texts of this step."""
+        batch, tokens = input_ids.shape
+        if documents is not None:
+            return runs_of_documents(documents)
+        starts = [0] * batch if cache is None else cache.start.tolist()
+        return runs_of_rows(starts, 0 if cache is None else cache.length, tokens)
 
     def _turn(self, positions: Tensor) -> Rotation:
         cos, sin = rotation(positions, self.frequencies, attention_factor(self.config))
