@@ -7,7 +7,6 @@ Losses that keep the router healthy: load balance (Switch Transformer, arXiv 210
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +14,6 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig, MoEConfig
 from model.feed_forward import FeedForward
-
-if TYPE_CHECKING:
-    from model.transformer import Transformer
 
 
 @dataclass
@@ -105,7 +101,7 @@ def auxiliary_loss(layers: list[Routing], moe: MoEConfig) -> Tensor:
 
 def router_statistics(layers: list[Routing]) -> dict[str, float]:
     """Health of the routers, over layers: the busiest expert's load relative to an even one, the share of experts
-    that got nothing, and the load's entropy relative to an even one."""
+    that got nothing, the load's entropy relative to an even one, and both losses without their weights."""
     load = torch.stack([routing.load.detach() for routing in layers])  # (layers, E)
     experts = load.shape[1]
     entropy = -(load * load.clamp(min=1e-12).log()).sum(dim=1) / math.log(max(experts, 2))
@@ -113,42 +109,6 @@ def router_statistics(layers: list[Routing]) -> dict[str, float]:
         "router/busiest": float(load.max() * experts),
         "router/idle": float((load == 0).float().mean()),
         "router/entropy": float(entropy.mean()),
+        "router/balance_loss": sum(float(routing.balance_loss.detach()) for routing in layers) / len(layers),
+        "router/z_loss": sum(float(routing.z_loss.detach()) for routing in layers) / len(layers),
     }
-
-
-@torch.no_grad()
-def upcycle(dense: "Transformer", moe: MoEConfig, *, seed: int, fresh_share: float = 0.5) -> "Transformer":
-    """An MoE made from a dense model (Qwen2 report, arXiv 2407.10671, section 2.2.2).
-
-    Each layer's FFN is copied as often as the experts' widths need, every copy's units are shuffled, and experts are
-    cut from the copies; then ``fresh_share`` of each expert's units start anew, for diversity. The shared expert
-    takes the FFN's own units in order (repeated where it is wider); the rest of the model is copied.
-    """
-    from model.transformer import Transformer  # the one that contains this module
-
-    config = dense.config.model_copy(update={"moe": moe})
-    generator = torch.Generator().manual_seed(seed)
-    # a drawn seed: the dense model may have started from this very one
-    model = Transformer(config).init_weights(int(torch.randint(2**31, (), generator=generator)))
-    state = dense.state_dict()
-    model.load_state_dict({name: value for name, value in state.items() if ".mlp." not in name}, strict=False)
-    width = config.intermediate_size
-    needed = moe.num_experts * moe.moe_intermediate_size
-    for source, target in zip(dense.layers, model.layers, strict=True):
-        ffn, layer = source.mlp, target.mlp
-        if not isinstance(ffn, FeedForward) or not isinstance(layer, MoE):
-            raise ValueError("the model to upcycle is an MoE already")
-        experts, shared = layer.experts, layer.shared_expert
-        copies = math.ceil(needed / width)
-        units = torch.cat([torch.randperm(width, generator=generator) for _ in range(copies)])[:needed]
-        kept = torch.rand(needed, generator=generator) >= fresh_share
-        kept, units = (values.view(moe.num_experts, -1) for values in (kept, units))
-        experts.gate_proj.copy_(torch.where(kept[..., None], ffn.gate_proj.weight[units], experts.gate_proj))
-        experts.up_proj.copy_(torch.where(kept[..., None], ffn.up_proj.weight[units], experts.up_proj))
-        down = ffn.down_proj.weight.t()[units].transpose(1, 2)  # (E, H, I)
-        experts.down_proj.copy_(torch.where(kept[:, None], down, experts.down_proj))
-        own = torch.arange(moe.shared_expert_intermediate_size) % width
-        shared.gate_proj.weight.copy_(ffn.gate_proj.weight[own])
-        shared.up_proj.weight.copy_(ffn.up_proj.weight[own])
-        shared.down_proj.weight.copy_(ffn.down_proj.weight[:, own])
-    return model

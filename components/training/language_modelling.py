@@ -26,7 +26,7 @@ def next_token_loss(model: Transformer, tokens: Tensor) -> tuple[Tensor, dict[st
     metrics = {"tokens": float(count)}
     if model.config.moe is not None:
         auxiliary = model.auxiliary_loss
-        metrics["router_loss"] = float(auxiliary.detach())
+        metrics |= {"router_loss": float(auxiliary.detach()), **model.router_statistics()}
         loss = loss + auxiliary
     return loss, metrics
 

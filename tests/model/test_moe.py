@@ -1,11 +1,13 @@
-"""Routing against a loop over tokens, router losses against ``transformers``, upcycling."""
+"""Routing against a loop over tokens, router losses against ``transformers``."""
+
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from model_shapes import EXPERTS, make_config, make_model
 
-from model.moe import MoE, upcycle
+from model.moe import MoE
 
 
 @pytest.fixture
@@ -42,6 +44,25 @@ def test_auxiliary_loss_equals_transformers(model, twin):
     z_loss = logits.float().logsumexp(-1).square().mean()
     total = EXPERTS.router_aux_loss_coef * expected.aux_loss + EXPERTS.router_z_loss_coef * z_loss
     torch.testing.assert_close(model.auxiliary_loss, total, rtol=1e-5, atol=0)
+    model.auxiliary_loss.backward()
+    total.backward()
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    for name in ("model.layers.0.mlp.gate.weight", "model.layers.0.self_attn.v_proj.weight"):
+        torch.testing.assert_close(model.get_parameter(name).grad, gradients[name], rtol=1e-4, atol=1e-9)
+
+
+def test_statistics_of_a_router_that_is_even_and_of_one_that_is_not(model):
+    layer = model.layers[0].mlp
+    with torch.no_grad():
+        layer.gate.weight.zero_()
+    ids = torch.randint(200, (2, 30), generator=torch.Generator().manual_seed(4))
+    model(ids)
+    found = model.router_statistics()  # every token takes the same two of six experts
+    assert found["router/busiest"] == pytest.approx(3.0)
+    assert found["router/idle"] == pytest.approx(4 / 6)
+    assert found["router/entropy"] == pytest.approx(math.log(2) / math.log(6))
+    assert found["router/balance_loss"] == pytest.approx(2.0)  # k: probabilities are even
+    assert found["router/z_loss"] == pytest.approx(math.log(6) ** 2)
 
 
 def test_auxiliary_loss_ignores_padding(model):
@@ -81,47 +102,3 @@ def test_dense_models_have_no_router():
 def test_losses_before_a_forward_pass_are_refused(model):
     with pytest.raises(RuntimeError, match="after a forward pass"):
         _ = model.auxiliary_loss
-
-
-@pytest.fixture
-def dense():
-    return make_model(make_config(4, 2))
-
-
-def test_upcycled_experts_are_made_of_the_dense_units(dense):
-    model = upcycle(dense, EXPERTS, seed=0)
-    for name, value in dense.state_dict().items():
-        if ".mlp." not in name:
-            assert torch.equal(model.state_dict()[name], value)
-    ffn, experts = dense.layers[0].mlp, model.layers[0].mlp.experts
-    units = {tuple(row): index for index, row in enumerate(ffn.gate_proj.weight.tolist())}
-    found = [[units.get(tuple(row)) for row in expert] for expert in experts.gate_proj.tolist()]
-    inherited = [unit for expert in found for unit in expert if unit is not None]
-    assert len(inherited) / (6 * 24) == pytest.approx(0.5, abs=0.12)
-    for expert, row in enumerate(found):
-        for place, unit in enumerate(row):
-            if unit is not None:  # a unit keeps its up and down vectors
-                assert torch.equal(experts.up_proj[expert, place], ffn.up_proj.weight[unit])
-                assert torch.equal(experts.down_proj[expert, :, place], ffn.down_proj.weight[:, unit])
-
-
-def test_upcycling_starts_closer_to_the_dense_model_than_a_fresh_moe(dense):
-    ids = torch.randint(200, (2, 30), generator=torch.Generator().manual_seed(3))
-    wide = EXPERTS.model_copy(update={"shared_expert_intermediate_size": 72})
-    fresh = make_model(make_config(4, 2, moe=wide), seed=9)
-    fresh.load_state_dict({k: v for k, v in dense.state_dict().items() if ".mlp." not in k}, strict=False)
-    with torch.no_grad():
-        gap = (upcycle(dense, wide, seed=0)(ids) - dense(ids)).norm()
-        assert gap < 0.9 * (fresh(ids) - dense(ids)).norm()
-
-
-def test_upcycling_depends_on_the_seed_alone(dense):
-    first, again, other = (upcycle(dense, EXPERTS, seed=seed).state_dict() for seed in (1, 1, 2))
-    name = "model.layers.1.mlp.experts.up_proj"
-    assert torch.equal(first[name], again[name])
-    assert not torch.equal(first[name], other[name])
-
-
-def test_an_moe_is_not_upcycled_again(model):
-    with pytest.raises(ValueError, match="MoE already"):
-        upcycle(model, EXPERTS, seed=0)
