@@ -10,10 +10,15 @@ DIGEST := $(shell cat pyproject.toml .ci/install_torch.py | cksum | cut -d' ' -f
 RUN := $(VENV)/.run-$(DIGEST)
 TEST := $(VENV)/.test-$(DIGEST)
 
-.PHONY: run test lint format install clean
+DASHBOARD := $(VENV)/.dashboard-$(DIGEST)
+
+.PHONY: run dashboard test lint format install clean
 
 run: $(RUN)
 	@$(BIN)/qwenforge run $(RECIPE) $(ARGS)
+
+dashboard: $(DASHBOARD)
+	@$(BIN)/qwenforge dashboard $(ARGS)
 
 test: $(TEST)
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -40,6 +45,11 @@ $(RUN):
 	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > $(VENV)/torch.txt
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/torch.txt --editable .
 	@rm -f $(VENV)/.run-*
+	@touch $@
+
+$(DASHBOARD): $(RUN)
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/torch.txt --editable '.[dashboard]'
+	@rm -f $(VENV)/.dashboard-*
 	@touch $@
 
 $(TEST): $(RUN)

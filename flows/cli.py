@@ -130,6 +130,17 @@ def export(
     print(export_command(checkpoint, folder))
 
 
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+    address: Annotated[str, typer.Option(help="127.0.0.1 keeps it to this machine.")] = "127.0.0.1",
+) -> None:
+    """Open the dashboard on the runs of this home, until Ctrl-C."""
+    from flows.dashboard_command import dashboard_command
+
+    raise typer.Exit(dashboard_command(address, port))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(
     context: typer.Context,

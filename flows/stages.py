@@ -56,6 +56,7 @@ def evaluation(name: str, checkpoint: str) -> Stage:
             "reward": "reward",
         },
         table="evaluate",
+        version=2,
     )
 
 

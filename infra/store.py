@@ -109,6 +109,16 @@ class ArtifactStore:
             raise MissingArtifact(f"no artifact {digest[:12]} in {self.backend.location}; run the stage that makes it")
         return Manifest.from_json(digest, data)
 
+    def read(self, digest: str, path: str) -> bytes:
+        """One file of an artifact, checked, without fetching the others: for looking at, not for stages."""
+        entry = next((entry for entry in self.manifest(digest).files if entry.path == path), None)
+        if entry is None:
+            raise MissingArtifact(f"artifact {digest[:12]} has no file {path!r}")
+        content = b"".join(self.backend.chunks(digest, path))
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise CorruptArtifact(digest, path, "the content has changed (sha256 differs)")
+        return content
+
     def exists(self, digest: str) -> bool:
         """Whether the artifact was committed. Says nothing of its bytes: see ``verify``."""
         return self.backend.read(f"objects/{_checked(digest)}/manifest.json") is not None

@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from flows.stages import PIPELINE
@@ -161,9 +165,18 @@ def run(recipe: Path, home: Path) -> dict:
     return json.loads(result.stdout)
 
 
-def test_whole_recipe_ends_with_a_report_card_and_a_second_run_does_nothing(recipe, tmp_path):
-    home = tmp_path / "home"
-    first = run(recipe, home)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def first(recipe, home) -> dict:
+    """The finished run."""
+    return run(recipe, home)
+
+
+def test_whole_recipe_ends_with_a_report_card_and_a_second_run_does_nothing(recipe, home, first):
     assert list(first["stages"]) == [stage.id for stage in PIPELINE]
     card = Path(first["report"]["html"])
     assert card.read_text().count("<svg") >= 5
@@ -174,3 +187,58 @@ def test_whole_recipe_ends_with_a_report_card_and_a_second_run_does_nothing(reci
     assert time.perf_counter() - started < 15
     assert second["stages"] == first["stages"]
     assert second["cached"] == list(first["stages"])
+
+
+# ---- the dashboard on that run -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(home, first):
+    """Where the dashboard of the run is served."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "dashboard", "--port", str(port)],
+        cwd=ROOT, env={**os.environ, "QWENFORGE_HOME": str(home)}, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    for _ in range(120):
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/_stcore/health").status_code == 200:
+                break
+        except httpx.TransportError:
+            time.sleep(0.5)
+    yield f"http://127.0.0.1:{port}"
+    os.killpg(server.pid, signal.SIGTERM)
+    server.wait(20)
+
+
+EXPECTED = {  # something that a page shows only when it has read the run
+    "": "27 of 27", "training": "grad_norm", "data": "deduplicate", "scaling": "Fitted laws",
+    "checkpoints": "Made from", "preferences": "of 32 answers", "evaluation": "Item by item", "system": "GB free",
+}  # fmt: skip
+
+
+def test_every_page_of_the_dashboard_shows_the_run_in_a_browser(address):
+    api = pytest.importorskip("playwright.sync_api")
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser_path:
+        pytest.skip("no Chromium is installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page()
+        for path, text in EXPECTED.items():
+            page.goto(f"{address}/{path}")
+            page.get_by_text(text).first.wait_for(timeout=60_000)
+            assert not page.locator('[data-testid="stException"]').count(), path
+            assert "run=" in page.url  # the view can be linked
+        browser.close()
+
+
+def test_the_dashboard_of_an_empty_home_says_how_to_start(tmp_path, monkeypatch):
+    from streamlit.testing.v1 import AppTest
+
+    monkeypatch.setenv("QWENFORGE_HOME", str(tmp_path))
+    page = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60).run()
+    assert not page.exception
+    assert "make run" in page.info[0].value
