@@ -92,6 +92,11 @@ def copy_ceiling(seconds: float = 0.5, size: int = 2**27) -> float:
     return size / best
 
 
+def peak_memory() -> int:
+    """Highest resident bytes of this process so far."""
+    return _status("VmHWM")
+
+
 def _answer(pipe: Connection, name: str) -> Any:
     try:
         return pipe.recv()

@@ -32,7 +32,8 @@ class WordHasher(dict[str, int]):
 
 
 def shingle_hashes(word_hashes: np.ndarray, n: int) -> np.ndarray:
-    """Distinct hashes of the n-word shingles; a text shorter than n words is one shingle.
+    """Hashes of the n-word shingles, repeats among them (sorting them out costs more than it saves: a signature is
+    a minimum); a text shorter than n words is one shingle.
 
     (words,) uint64 -> (shingles,) uint64
     """
@@ -43,7 +44,7 @@ def shingle_hashes(word_hashes: np.ndarray, n: int) -> np.ndarray:
     for offset in range(n):
         hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + word_hashes[offset : len(word_hashes) - n + 1 + offset]
     hashes ^= hashes >> np.uint64(32)
-    return np.unique(hashes)
+    return hashes
 
 
 def signatures(shingles: Iterable[np.ndarray], permutations: int) -> np.ndarray:
@@ -55,14 +56,17 @@ def signatures(shingles: Iterable[np.ndarray], permutations: int) -> np.ndarray:
     rng = np.random.default_rng(20250107)  # fixed: signatures of different runs must be comparable
     a = rng.integers(0, 1 << 63, permutations, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     b = rng.integers(0, 1 << 63, permutations, dtype=np.uint64)
+    at_once = max(1, CHUNK // permutations)
+    values = np.empty((at_once, permutations), dtype=np.uint64)  # reused: allocating it costs as much as filling it
     rows = []
     for hashes in shingles:
-        row = np.full(permutations, np.iinfo(np.uint32).max, dtype=np.uint32)
-        for start in range(0, len(hashes), CHUNK // permutations):
-            part = hashes[start : start + CHUNK // permutations]
-            values = (part[:, None] * a + b) >> np.uint64(32)  # (shingles, permutations)
-            row = np.minimum(row, values.min(axis=0).astype(np.uint32))
-        rows.append(row)
+        lowest = np.full(permutations, np.iinfo(np.uint64).max, dtype=np.uint64)
+        for start in range(0, len(hashes), at_once):
+            part = hashes[start : start + at_once]
+            hashed = np.multiply(part[:, None], a, out=values[: len(part)])  # (shingles, permutations)
+            hashed += b
+            np.minimum(lowest, hashed.min(axis=0), out=lowest)
+        rows.append((lowest >> np.uint64(32)).astype(np.uint32))  # a shift keeps order: the least one is shifted
     return np.array(rows, dtype=np.uint32).reshape(len(rows), permutations)
 
 

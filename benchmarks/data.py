@@ -1,0 +1,208 @@
+"""Hypothesis: cleaning and MinHash signatures take a third of datatrove's time a document or less, tokenizing no more
+than a tenth over the plain tokenizers library, and peak memory does not grow with the input.
+
+Peer: datatrove (extra ``peers``) with the same filters and limits (Gopher quality and repetition) and the same shape of
+signature, in one process each, on the same documents of the pocket corpus. datatrove is given the fastest splitter of
+words that there is (blanks for cleaning, one regular expression for MinHash) instead of its default, spaCy. Contenders
+take turns; seconds are processor time of all threads, so that other work on the machine counts for neither.
+
+    qwenforge bench data --turns 5 --megabytes 10 100
+"""
+
+import argparse
+import json
+import multiprocessing
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.harness import peak_memory
+from benchmarks.plain_run import run_stage
+from components.data.clean import CleanConfig, clean
+from components.data.code_layout import encode_documents
+from components.data.deduplicate import DeduplicateConfig
+from components.data.documents import Document, new_document, write_documents
+from components.data.filters import FilterConfig, reason_to_drop
+from components.data.ingest import IngestConfig
+from components.data.minhash import WordHasher, shingle_hashes, signatures
+from components.data.reading import documents_of
+from components.data.words import comparable_words
+from infra.hardware import describe_host
+from model.tokenizer import Tokenizer
+
+SOURCES = ("news-lee", "medical-abstracts", "web-snippets", "wikipedia-articles")
+Contender = Callable[[list[Document]], Any]
+TARGETS = {"cleaning": 3.0, "MinHash signatures": 3.0, "tokenizing": 0.9}
+
+
+def main(given: list[str] | None = None) -> int:
+    """Print a line for each comparison; exit code 1 when a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=1_000)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--megabytes", type=int, nargs="*", default=[10, 100], help="inputs to measure memory on")
+    parser.add_argument("--json", type=Path, help="write the result here")
+    arguments = parser.parse_args(given)
+    documents = sample(arguments.documents)
+    size = sum(len(document.text.encode()) for document in documents) / 1e6
+    with TemporaryDirectory() as folder:
+        pairs = {
+            "cleaning": cleaning(),
+            "MinHash signatures": minhash(Path(folder)),
+            "tokenizing": tokenizing(documents),
+        }
+        rows = {name: compare(*pair, documents, arguments.turns) for name, pair in pairs.items()}
+        peaks = {megabytes: memory(documents, megabytes, Path(folder)) for megabytes in arguments.megabytes}
+    for name, row in rows.items():
+        print(
+            f"{name:20} {row['ratio']:6.2f}x [{row['low']:.2f}, {row['high']:.2f}]  "
+            f"{len(documents) / row['seconds']:>8,.0f} documents/s, {size / row['seconds']:.2f} MB/s of processor time"
+        )
+    for megabytes, peak in peaks.items():
+        print(f"cleaning {megabytes:>5} MB: peak {peak / 1e6:,.0f} MB")
+    missed = [name for name, least in TARGETS.items() if rows[name]["ratio"] < least]
+    print(f"below target: {', '.join(missed)}" if missed else "all targets met")
+    if arguments.json:
+        facts = {
+            "date": datetime.now(UTC).date().isoformat(), "host": describe_host(), "documents": len(documents),
+            "megabytes": round(size, 3), "rows": rows, "peak_bytes": peaks,
+        }  # fmt: skip
+        arguments.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return 1 if missed else 0
+
+
+def compare(ours: Contender, theirs: Contender, documents: list[Document], turns: int) -> dict[str, float]:
+    """How many times their seconds are ours: median, lowest and highest of the turns; a first turn warms up."""
+    ratios, seconds = [], []
+    for turn in range(turns + 1):
+        spent = []
+        for contender in (ours, theirs):
+            begin = time.process_time()
+            contender(documents)
+            spent.append(time.process_time() - begin)
+        if turn:
+            ratios.append(spent[1] / spent[0])
+            seconds.append(spent[0])
+    return {"ratio": median(ratios), "low": min(ratios), "high": max(ratios), "seconds": median(seconds)}
+
+
+def sample(count: int) -> list[Document]:
+    """The first documents of each of the sources, in turn."""
+    config = IngestConfig()
+    each = count // len(SOURCES)
+    chosen: list[Document] = []
+    for source in config.sources:
+        if source.name in SOURCES:
+            reader = documents_of(source, config.base, lambda _: None)
+            chosen += [document for document, _ in zip(reader, range(each), strict=False)]
+    return chosen
+
+
+def cleaning() -> tuple[Contender, Contender]:
+    """Gopher's rules on quality and repetition. Limits are equal: datatrove's."""
+    from datatrove.data import Document as Peer
+    from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
+
+    limits = FilterConfig(min_words=50, min_alphabetic_words=0.8)
+    rules = [GopherRepetitionFilter(language=splitter(r"\S+")), GopherQualityFilter(language=splitter(r"\S+"))]
+
+    def ours(documents: list[Document]) -> int:
+        return sum(not reason_to_drop(document.text, "en", limits) for document in documents)
+
+    def theirs(documents: list[Document]) -> int:
+        peers = (Peer(text=document.text, id=document.id) for document in documents)
+        return sum(all(rule.filter(peer) is True for rule in rules) for peer in peers)
+
+    return ours, theirs
+
+
+def minhash(folder: Path) -> tuple[Contender, Contender]:
+    """Signatures of 25 bands of 5 over 3-word shingles."""
+    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
+
+    config = DeduplicateConfig()
+    shape = MinhashConfig(n_grams=config.shingle, num_buckets=config.bands, hashes_per_bucket=config.rows)
+    step = MinhashDedupSignature(str(folder / "signatures"), shape, language=splitter(r"\w+"))
+    hashed = step._hash_func
+    step._hash_func = lambda shingle: hashed(shingle.encode())  # xxhash 4 takes no str, which datatrove 0.10 gives it
+
+    def ours(documents: list[Document]) -> int:
+        hasher = WordHasher()
+        shingles = (shingle_hashes(hasher(comparable_words(document.text)), config.shingle) for document in documents)
+        return len(signatures(shingles, config.bands * config.rows))
+
+    def theirs(documents: list[Document]) -> int:
+        found = (step.get_shingles(document.text) for document in documents)
+        return sum(bool(step.get_signature(shingles)) for shingles in found if shingles.size)
+
+    return ours, theirs
+
+
+def tokenizing(documents: list[Document]) -> tuple[Contender, Contender]:
+    """What the ``shards`` stage calls, beside the library's own batch encoding with the same vocabulary."""
+    tokenizer = Tokenizer.train([document.text for document in documents[::4]], 4_096)
+    backend = tokenizer._backend
+
+    def ours(documents: list[Document]) -> int:
+        return sum(map(len, encode_documents(documents, tokenizer)))
+
+    def theirs(documents: list[Document]) -> int:
+        texts = [document.text for document in documents]
+        return sum(len(item.ids) for item in backend.encode_batch_fast(texts, add_special_tokens=False))
+
+    return ours, theirs
+
+
+def splitter(pattern: str) -> Any:
+    """A word tokenizer for datatrove that is one regular expression."""
+    from datatrove.utils.word_tokenizers import WordTokenizer
+
+    words = re.compile(pattern)
+
+    class Splitter(WordTokenizer):
+        def word_tokenize(self, text: str) -> list[str]:
+            return words.findall(text)
+
+        def sent_tokenize(self, text: str) -> list[str]:
+            return [text]
+
+        def span_tokenize(self, text: str) -> list[tuple[int, int]]:
+            return [match.span() for match in words.finditer(text)]
+
+    return Splitter()
+
+
+def memory(documents: list[Document], megabytes: int, folder: Path) -> int:
+    """Peak bytes of a process that cleans ``megabytes`` of text; its pool's processes each hold one shard."""
+    corpus = folder / f"corpus-{megabytes}"
+
+    def repeated() -> Any:
+        size = number = 0
+        while size < megabytes * 1e6:
+            document = documents[number % len(documents)]
+            size += len(document.text.encode())
+            number += 1
+            yield new_document(f"{document.text} {number}", source="made", language="en")
+
+    write_documents(corpus, repeated())
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=clean_and_report, args=(corpus, folder / f"clean-{megabytes}", sender))
+    process.start()
+    peak = receiver.recv()
+    process.join()
+    return int(peak)
+
+
+def clean_and_report(corpus: Path, folder: Path, sender: Any) -> None:
+    run_stage(clean, CleanConfig(), folder, documents=corpus)
+    sender.send(peak_memory())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
