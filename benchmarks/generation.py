@@ -112,7 +112,7 @@ def _read_bandwidth() -> float:
     return 3 * numbers.nbytes / (now() - begin)
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> int:
     """Print one line a batch size, and write a dated JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="pocket")
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path, help="write the result here")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     results = []
@@ -141,7 +141,8 @@ def main() -> None:
     if arguments.json:
         facts = {"date": datetime.now(UTC).date().isoformat(), "host": describe_host(), "decode": results}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
