@@ -32,23 +32,41 @@ def span(length: int) -> int:
 
 
 @dataclass(frozen=True)
+class Long:
+    """A stretch of one text that is read by dual chunk attention, or sparsely."""
+
+    position: int
+    """Of its first query."""
+    end: int
+    """Keys that its last query sees."""
+    chunk_length: int
+    scale: Tensor | None
+    """(1, rows, 1) factor of the logits."""
+    reader: dual_chunk.Attend | None
+    """How it is read sparsely; None: all of it."""
+
+
+@dataclass(frozen=True)
 class Group:
-    """One call of attention. ``B`` texts with one new token each, or ``B`` blocks of queries of a prefill."""
+    """One call of attention. ``B`` texts with one new token each, or ``B`` blocks of queries of a prefill, or one long
+    stretch."""
 
     rows: slice
     """Its rows of the flat batch."""
     pages: Tensor
     """(B * span / PAGE,)"""
-    mask: Tensor
+    mask: Tensor | None
     """What the queries see: (B, 1, 1, S), or (1, 1, BLOCK, S) of a prefill; added to the scores, or bool under dual
-    chunk attention."""
+    chunk attention. A long stretch has none."""
     padded: Tensor | None = None
     """(B * BLOCK,) of a prefill: which of its rows stands where in the blocks, any row where none does."""
     real: Tensor | None = None
     """(rows,) of a prefill: where in the blocks each of its rows stands."""
     chunks: dual_chunk.Chunks | None = None
+    """Of single tokens under dual chunk attention."""
+    long: Long | None = None
     other_turns: tuple[Tensor, ...] = ()
-    """With ``chunks``: positions (rows,) that queries are rotated by towards PREVIOUS and EARLIER chunks."""
+    """Under dual chunk attention: positions (rows,) that queries are rotated by towards PREVIOUS and EARLIER chunks."""
 
 
 class Attention:
@@ -59,39 +77,53 @@ class Attention:
         self.heads, self.key_values, self.size = (
             config.num_attention_heads, config.num_key_value_heads, config.head_dim
         )  # fmt: skip
-        self.chunked = any(group.chunks is not None for group in groups)
+        self.chunked = any(group.other_turns for group in groups)
 
-    def __call__(self, query: Tensor, pages: Tensor, unrotated: Tensor | None, turned: Turned) -> Tensor:
-        """Rotated queries (T, N, D) and one layer's pages (pages, PAGE, 2 K, D) -> (T, N * D). ``unrotated``: the
+    def __call__(self, layer: int, query: Tensor, pages: Tensor, unrotated: Tensor | None, turned: Turned) -> Tensor:
+        """Rotated queries (T, N, D) and this layer's pages (pages, PAGE, 2 K, D) -> (T, N * D). ``unrotated``: the
         queries before rotation, where dual chunk attention needs them ``turned`` otherwise."""
-        outputs = [self._group(group, query, pages, unrotated, turned) for group in self.groups]
+        outputs = []
+        for group in self.groups:
+            queries = [query[group.rows]]
+            if group.other_turns:
+                assert unrotated is not None
+                queries += [turned(unrotated[group.rows], positions) for positions in group.other_turns]
+            if group.long is None:
+                outputs.append(self._group(group, queries, pages))
+            else:
+                outputs.append(self._long(group.long, queries, pages.index_select(0, group.pages), layer))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _group(self, group: Group, query: Tensor, pages: Tensor, unrotated: Tensor | None, turned: Turned) -> Tensor:
+    def _group(self, group: Group, queries: list[Tensor], pages: Tensor) -> Tensor:
+        assert group.mask is not None
         seen = group.mask.shape[-1]
         gathered = pages.index_select(0, group.pages).view(-1, seen, 2 * self.key_values, self.size)
         key, value = gathered.transpose(1, 2).split(self.key_values, dim=1)  # 2 x (B, K, S, D)
-        mine = query[group.rows]
         if group.chunks is not None:
-            assert unrotated is not None
-            raw = unrotated[group.rows]
-            three = [mine, *(turned(raw, positions) for positions in group.other_turns)]
-            queries = tuple(self._blocks(group, each) for each in three)
-            output = dual_chunk.dual_chunk_attention(queries, key, value, group.mask, group.chunks)
+            single = tuple(query[:, :, None] for query in queries)  # (B, N, 1, D)
+            output = dual_chunk.dual_chunk_attention(single, key, value, group.mask, group.chunks)
         elif group.padded is None:
-            return self._decode(mine, key, value, group.mask)
+            return self._decode(queries[0], key, value, group.mask)
         else:
+            blocks = queries[0].index_select(0, group.padded).unflatten(0, (-1, BLOCK)).transpose(1, 2)
             output = F.scaled_dot_product_attention(
-                self._blocks(group, mine), key, value, attn_mask=group.mask, enable_gqa=self.heads != self.key_values
+                blocks, key, value, attn_mask=group.mask, enable_gqa=self.heads != self.key_values
             )
         flat = output.transpose(1, 2).reshape(-1, self.heads * self.size)  # (B * t, N * D)
         return flat if group.real is None else flat.index_select(0, group.real)
 
-    def _blocks(self, group: Group, query: Tensor) -> Tensor:
-        """(rows, N, D) -> (B, N, t, D), t BLOCK or 1."""
-        if group.padded is None:
-            return query[:, :, None]
-        return query.index_select(0, group.padded).unflatten(0, (-1, BLOCK)).transpose(1, 2)
+    def _long(self, long: Long, queries: list[Tensor], pages: Tensor, layer: int) -> Tensor:
+        keys = pages.flatten(0, 1)[: long.end].transpose(0, 1)  # (2 K, S, D)
+        key, value = keys.split(self.key_values)
+        rows = tuple(query.transpose(0, 1) for query in queries)  # (N, T, D) each
+        if long.scale is not None:
+            rows = tuple(row * long.scale for row in rows)
+        if long.reader is None:
+            output, _ = dual_chunk.attend_run(rows, key, value, long.position, long.chunk_length)
+        else:  # it rotates queries further, and so wants pairs where the model has them
+            rows, key = tuple(_halves_apart(row) for row in rows), _halves_apart(key)
+            output = long.reader(layer, rows, key, value, long.position, long.chunk_length)
+        return output.transpose(0, 1).reshape(-1, self.heads * self.size)
 
     def _decode(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """The query heads that share keys take the place of the tokens."""
@@ -101,3 +133,8 @@ class Attention:
             grouped = F.pad(grouped, (0, 0, 0, _LEAST_QUERIES - share))
         output = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask)
         return output[:, :, :share].reshape(query.shape[0], self.heads * self.size)
+
+
+def _halves_apart(x: Tensor) -> Tensor:
+    """(..., D) with the pair (2 i, 2 i + 1) back at (i, i + D / 2)."""
+    return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)

@@ -83,7 +83,7 @@ class Engine:
         self.context = min(self.context, pages * PAGE)
         self.tokenizer = tokenizer
         self.pool = PagePool(config, pages, dtype, device)
-        self._scheduler = Scheduler(self.pool, max_running, chunk_tokens)
+        self._scheduler = Scheduler(self.pool, max_running, chunk_tokens, self.network.sparse_from)
         self._grammars: Grammars | None = None
         self._sequences: dict[int, Sequence] = {}
         self._next = 0
@@ -164,7 +164,7 @@ class Engine:
         if not work:
             return [], []
         stretches = [sequence.stretch(end) for sequence, end in work]
-        batch = lay_out(stretches, self.network.config, self.network.dtype, self.network.device)
+        batch = lay_out(stretches, self.network)
         done = [index for index, (sequence, end) in enumerate(work) if end == len(sequence.tokens)]
         done.sort(key=batch.last.__getitem__)
         rows = [batch.last[index] for index in done]

@@ -35,6 +35,10 @@ class Network:
         self.layers = [_Layer(layer, model.config, pack) for layer in model.layers]
         self.norm = _Norm(model.model.norm, pack)
         self.output = Product(self.norm.into(model.output_weight), pack=pack)
+        plan = model.sparse_prefill
+        self.reader = None if plan is None else plan.reader(model)
+        """How long prompts are read sparsely, from ``sparse_from`` tokens on."""
+        self.sparse_from = None if plan is None else plan.min_tokens
         self._frequencies = model.frequencies
         self._table = torch.empty(0, 1, self.config.head_dim // 2, dtype=torch.complex64, device=self.device)
 
@@ -46,13 +50,13 @@ class Network:
         turned = heads + config.num_key_value_heads
         turn = self.turns(batch.turns)
         x = F.embedding(batch.tokens, self.embedding)
-        for layer, pages in zip(self.layers, memory, strict=True):
+        for index, (layer, pages) in enumerate(zip(self.layers, memory, strict=True)):
             mixed = layer.query_key_value(layer.attention_norm(x))
             mixed = mixed.view(x.shape[0], -1, size)  # (T, N + 2 K, D)
             raw = mixed[:, :heads].clone() if attention.chunked else None
             _rotate(mixed[:, :turned], turn)
             pages.flatten(0, 1).index_copy_(0, batch.slots, mixed[:, heads:])
-            seen = attention(mixed[:, :heads], pages, raw, self._turned)
+            seen = attention(index, mixed[:, :heads], pages, raw, self._turned)
             x = layer.attention_output.plus(seen, x)
             x = layer.feed_forward(layer.feed_forward_norm(x), x)
         return self.norm(x[wanted])

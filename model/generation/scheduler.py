@@ -14,6 +14,9 @@ from model.generation.attention import BLOCK
 from model.generation.pages import PAGE, Ending, PagePool
 from model.generation.sequence import Sequence
 
+# A text that is read sparsely ends its chunks at multiples of this: each chunk estimates anew what is worth reading,
+# from its last 64 queries, which must be few of them; and always the same ones, whoever else is there.
+SPARSE_CHUNK = 4096
 # While nobody writes, nobody can be stalled: chunks have at least this many tokens.
 _ALONE_TOKENS = 2048
 
@@ -29,8 +32,12 @@ class Plan:
 class Scheduler:
     """``waiting`` in the order of arrival, ``running`` in the order of admission; both by request id."""
 
-    def __init__(self, pool: PagePool, max_running: int, chunk_tokens: int) -> None:
+    def __init__(
+        self, pool: PagePool, max_running: int, chunk_tokens: int, sparse_from: int | None = None
+    ) -> None:  # fmt: skip
+        """``sparse_from``: texts of so many tokens are read sparsely; None: none are."""
         self.pool, self.max_running, self.chunk_tokens = pool, max_running, chunk_tokens
+        self.sparse_from = sparse_from
         self.waiting: deque[Sequence] = deque()
         self.running: dict[int, Sequence] = {}
         self._reading: dict[bytes, int] = {}  # what is being read, and by whom
@@ -107,7 +114,9 @@ class Scheduler:
     def _read(self, sequence: Sequence, budget: int, plan: Plan) -> int:
         """Plan a chunk of it, to a block's end unless it is the last one; the budget that is left."""
         end = min(len(sequence.tokens), sequence.computed + budget)
-        if end < len(sequence.tokens):
+        if self.sparse_from is not None and len(sequence.tokens) >= self.sparse_from:
+            end = min(len(sequence.tokens), (sequence.computed // SPARSE_CHUNK + 1) * SPARSE_CHUNK)
+        elif end < len(sequence.tokens):
             end -= end % BLOCK
         if end <= sequence.computed:
             return 0
