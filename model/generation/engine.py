@@ -168,7 +168,7 @@ class Engine:
         done = [index for index, (sequence, end) in enumerate(work) if end == len(sequence.tokens)]
         done.sort(key=batch.last.__getitem__)
         rows = [batch.last[index] for index in done]
-        hidden = self.network(batch, self.pool.memory, torch.tensor(rows, device=self.network.device))
+        hidden = self.network(batch, self.pool.memory, torch.tensor(rows, dtype=torch.long, device=self.network.device))
         for sequence, end in work:
             self._scheduler.computed(sequence, end)
         writers = [work[index][0] for index in done]
