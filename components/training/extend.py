@@ -23,11 +23,13 @@ class ExtendConfig(TrainingConfig):
 def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
     """Continue training ``base`` at ``sequence_length``; effect: loss on the tokens beyond the old context."""
     import numpy as np
+    from torch import Tensor
 
     from components.data.shard_reader import ShardReader
     from components.training.language_modelling import held_out_loss, mark_padding, next_token_loss
     from components.training.loop import train
     from components.training.saving import save_trained
+    from components.training.sharding import split_windows
     from model.checkpoint import load_model
     from model.tokenizer import Tokenizer
     from model.transformer import Transformer
@@ -56,18 +58,25 @@ def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
         f"{len(long_rows):,} long and {len(short_rows):,} short windows"
     )
 
-    def batch_at(step: int):  # type: ignore[no-untyped-def]
+    def rows_at(step: int) -> np.ndarray:
         # A draw without replacement per step: stateless, and repeats are rare beside the number of windows.
         draw = np.random.default_rng([run.seed, step, config.sequence_length])
         wanted = np.flatnonzero(draw.random(batch_size) < config.long_share).size
         wanted = batch_size if not len(short_rows) else wanted if len(long_rows) else 0
-        rows = np.concatenate(
+        return np.concatenate(
             [draw.choice(long_rows, wanted) if wanted else long_rows[:0],
              draw.choice(short_rows, batch_size - wanted) if wanted < batch_size else short_rows[:0]]
         )  # fmt: skip
-        return mark_padding(reader.train.read(windows, rows, padding=reader.eos_id), reader.eos_id).to(run.device)
 
-    history = train(model, next_token_loss, batch_at, config=config, steps=steps, run=run, name="extend")
+    def batch_at(step: int) -> Tensor:
+        tokens = reader.train.read(windows, rows_at(step), padding=reader.eos_id)
+        return mark_padding(tokens, reader.eos_id).to(run.device)
+
+    history = train(
+        model, next_token_loss, batch_at, config=config, steps=steps, run=run, name="extend", split=split_windows,
+        rows=batch_size, documents_at=lambda step: reader.train.documents_in(windows, rows_at(step)),
+        flops_per_token=extended.training_flops_per_token(config.sequence_length),
+    )  # fmt: skip
     after = held_out_loss(model, reader, config.sequence_length)
     short_after = held_out_loss(model, reader, old_length)
     tokenizer = Tokenizer.load(inputs["base"].path)

@@ -51,6 +51,7 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
     )
     from components.training.loop import train
     from components.training.saving import save_trained
+    from components.training.sharding import split_windows
     from model.initialisation import seed_previous_token_heads
     from model.tokenizer import Tokenizer
     from model.transformer import Transformer
@@ -90,9 +91,14 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
             tokens = language(step - config.copying_steps)
         return list(tokens.split(rows))
 
+    def documents_at(step: int) -> list[int]:
+        past = step - config.copying_steps
+        return reader.documents_of(run.seed, past, batch_size, config.sequence_length) if past >= 0 else []
+
     history = train(
         model, next_token_loss, batch_at,
-        config=training, steps=steps, run=run, name="pretrain",
+        config=training, steps=steps, run=run, name="pretrain", split=split_windows, rows=batch_size,
+        documents_at=documents_at, flops_per_token=config.model.training_flops_per_token(config.sequence_length),
     )  # fmt: skip
     after = held_out_loss(model, reader, config.sequence_length)
     predicted = law.predict_loss(size, config.tokens)
