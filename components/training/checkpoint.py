@@ -59,7 +59,7 @@ def save_state(
 def load_state(folder: Path) -> dict[str, Any] | None:
     """The newest state that is whole, parts of all ranks merged, or None; a damaged one is passed over."""
     for step in reversed(steps_of(folder)):
-        state = _read(folder, step)
+        state = read_state(folder, step)
         if state is not None:
             return state
     return None
@@ -145,8 +145,8 @@ def _stem(folder: Path, step: int, rank: int) -> Path:
     return folder / (f"step-{step:08d}" + (f"-rank-{rank}" if rank else ""))
 
 
-def _read(folder: Path, step: int) -> dict[str, Any] | None:
-    """The state after ``step`` updates if every rank's part is whole."""
+def read_state(folder: Path, step: int) -> dict[str, Any] | None:
+    """The state after ``step`` updates, or None unless every rank's part is whole."""
     merged: dict[str, Any] = {}
     rank, world_size = 0, 1
     while rank < world_size:
@@ -208,5 +208,5 @@ def _copied(value: Any) -> Any:
 
 
 __all__ = [
-    "Checkpointer", "clear_unfinished", "load_state", "save_state", "steps_of", "write_atomically",
+    "Checkpointer", "clear_unfinished", "load_state", "read_state", "save_state", "steps_of", "write_atomically",
 ]  # fmt: skip

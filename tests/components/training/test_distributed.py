@@ -14,6 +14,9 @@ from infra.launching import RankFailed, Ranks, launch
 
 pytest.importorskip("deepspeed", reason="needs the deepspeed extra")
 
+# Processes that import torch and DeepSpeed six times take minutes where others use the machine too.
+pytestmark = pytest.mark.timeout(900)
+
 TRAINING = TrainingConfig(learning_rate=1e-2, log_every=1, checkpoint_every=4)
 TESTS = __file__.rsplit("/tests/", 1)[0]
 

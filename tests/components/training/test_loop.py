@@ -200,7 +200,7 @@ def full_disk(monkeypatch, times: int) -> list[int]:
 def test_a_full_disk_stops_with_one_message_and_loses_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         full_disk(patch, times=2)
-        with pytest.raises(StageError, match="disk of .* is full.* the one after step 10 is whole"):
+        with pytest.raises(StageError, match=r"disk of .* is full.* the one after step 10 is whole"):
             train(network(), objective, batch_at, config=config(), steps=STEPS, run=make_run(tmp_path / "a"))
     resumed, undisturbed = network(), network()
     run = make_run(tmp_path / "a")

@@ -29,7 +29,7 @@ def test_weighted_losses_of_all_ranks_are_the_loss_of_the_whole(world_size, micr
 
     def loss_of(rank: int, ranks: int) -> float:
         parts = my_parts(batch, split_windows, rank, ranks)
-        return sum(weight * float(next_token_loss(model, part)[0]) for part, weight in parts)
+        return sum(weight * next_token_loss(model, part)[0].item() for part, weight in parts)
 
     total = sum(loss_of(rank, world_size) for rank in range(world_size))
     assert total == pytest.approx(loss_of(0, 1), rel=1e-6)
@@ -49,7 +49,7 @@ def test_packed_conversations_weigh_by_what_they_teach():
     def mean_loss(part) -> float:
         hidden = model(part.input_ids, document_ids=part.document_ids)
         total, count = cross_entropy(hidden, model.output_weight, part.labels)
-        return float(total) / count
+        return total.item() / count
 
     assert len(packed) >= 3
     total = sum(weight * mean_loss(part) for part, weight in packed.split(3))
