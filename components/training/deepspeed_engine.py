@@ -18,6 +18,7 @@ from components.training.config import TrainingConfig
 from components.training.engine import Objective, State
 from components.training.optimizer import parameter_groups
 from components.training.preparation import prepared
+from model.transformer import Transformer
 
 PERSISTENT = 100_000
 """ZeRO 3 keeps smaller parameters whole on every rank: gathering norms and biases costs more than it saves."""
@@ -36,7 +37,10 @@ class DeepSpeedEngine:
             )
         self.model, self.config, self.layout = model, config, layout
         self.rank, self.world_size = layout.rank, layout.world_size
-        self.measure, self.measured = False, {}
+        self.measure = False
+        self.measured: dict[str, float] = {}
+        self._accept: Callable[[float], bool] = lambda norm: True
+        self._norm = float("nan")
         self._deepspeed = _start()
         # ZeRO 3 empties the parameters and bfloat16 rounds them: the caller's model stays whole, to be refreshed.
         self._is_copy = layout.zero_stage == 3 or config.precision == "bfloat16"
@@ -53,7 +57,7 @@ class DeepSpeedEngine:
             model=self.wrapper, optimizer=adamw, config=deepspeed_config(config, layout)
         )[0]
         for module in inner.modules():
-            if hasattr(module, "reset_rotation"):  # DeepSpeed's cast to bfloat16 takes the buffers along
+            if isinstance(module, Transformer):  # DeepSpeed's cast to bfloat16 takes the buffers along
                 module.reset_rotation()
         if layout.zero_stage == 3:
             self._register_shared(inner)
@@ -135,8 +139,6 @@ class DeepSpeedEngine:
     def _guard(self) -> None:
         """Let the loop see the gradient's norm before the step, and refuse the step as if a number had overflowed."""
         optimizer = self.engine.optimizer
-        self._accept: Callable[[float], bool] = lambda norm: True
-        self._norm = float("nan")
 
         def judged(norm: float) -> float:
             # DeepSpeed's helpers say -1 where a norm is not finite, and count infinity as an overflow.
@@ -175,11 +177,9 @@ class DeepSpeedEngine:
 
     def _register_shared(self, inner: nn.Module) -> None:
         """The objectives use the output matrix outside the module that owns it: it is gathered with the whole."""
-        decoder = getattr(inner, "decoder", inner)
-        if hasattr(type(decoder), "output_weight"):
-            tied = decoder.config.tie_word_embeddings
-            weight = decoder.model.embed_tokens.weight if tied else decoder.lm_head.weight
-            self._deepspeed.zero.register_external_parameter(self.wrapper, weight)
+        for decoder in (module for module in inner.modules() if isinstance(module, Transformer)):
+            owner = decoder.model.embed_tokens if decoder.config.tie_word_embeddings else decoder.lm_head
+            self._deepspeed.zero.register_external_parameter(self.wrapper, owner.weight)
 
     @torch.no_grad()
     def _set_weights(self, values: Mapping[str, Tensor]) -> None:

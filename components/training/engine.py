@@ -74,7 +74,8 @@ class TorchEngine:
         self.optimizer = optimizer or build_optimizer(model, config)
         self.module = model if config.precision == "float32" else cast_parameters(copy.deepcopy(model), torch.bfloat16)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.measure, self.measured = False, {}
+        self.measure = False
+        self.measured: dict[str, float] = {}
         self._names = {parameter: name for name, parameter in model.named_parameters()}
         self._groups = layer_groups([self._names[parameter] for parameter in self.parameters])
         self._undo = prepared(self.module, recompute=config.recompute, compiled=config.compile)
@@ -120,7 +121,7 @@ class TorchEngine:
     def state(self) -> State:
         optimizer: State
         if type(self.optimizer) is torch.optim.AdamW:
-            optimizer = {"adamw": {self._names[p]: dict(kept) for p, kept in self.optimizer.state.items()}}
+            optimizer = {"adamw": {self._names[p]: dict(kept) for p, kept in self.optimizer.state.items()}}  # type: ignore[index]
         else:
             optimizer = {"whole": self.optimizer.state_dict()}
         return {"model": dict(self.model.state_dict()), "optimizer": optimizer}

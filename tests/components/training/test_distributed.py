@@ -21,7 +21,7 @@ TRAINING = TrainingConfig(learning_rate=1e-2, log_every=1, checkpoint_every=4)
 TESTS = __file__.rsplit("/tests/", 1)[0]
 
 
-def spread(folder, config: RanksConfig, *, stall_seconds: float = 120.0, zero_stage: int = 2) -> dict:
+def spread(folder, config: RanksConfig, *, stall_seconds: float = 900.0, zero_stage: int = 2) -> dict:
     """The summary of ``ranks.decode`` on two processes that work in ``folder``."""
     shared = folder / "ranks"
     for name in ("ranks", "state", "output"):
