@@ -23,6 +23,7 @@ from typing import Any
 
 from components.stage import Layout, RankDone, StageError, Summary
 from infra.hardware import resolve_device
+from infra.launching import LOST
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ def main(path: Path) -> int:
         traceback.print_exc()
         kind = "StageError" if isinstance(error, StageError) else type(error).__name__
         message = str(error) if kind == "StageError" else f"rank {rank}: {kind}: {error}"
+        if kind in ("RuntimeError", "DistBackendError", "DistNetworkError") and any(
+            word in str(error).lower() for word in ("gloo", "nccl", "connection", "broken pipe")
+        ):
+            kind = LOST  # torch has no one type for it
         partial = folder / f"rank-{rank}.partial"
         partial.write_text(json.dumps({"kind": kind, "message": message}))
         partial.replace(folder / f"rank-{rank}.error")

@@ -26,6 +26,9 @@ POLL = 0.2  # seconds
 GRACE = 10.0  # seconds that ranks get to end by themselves
 LAST_LINES = 5
 
+LOST = "lost"
+"""Kind of the error of a rank that could not reach another: that one is the cause."""
+
 Event = dict[str, Any]
 
 
@@ -78,6 +81,7 @@ def launch(
         _forward(events, on_event)
         _check(folder, ranks)
         if process.returncode or len(list(folder.glob("rank-*.done"))) < ranks.world_size:
+            _check_lost(folder)
             raise RankFailed(f"the ranks ended with exit code {process.returncode}: {_tail(folder / 'launcher.log')}")
     finally:
         _end(process)
@@ -136,28 +140,45 @@ def rank_environment(ranks: Ranks) -> dict[str, str]:
 
 def _check(folder: Path, ranks: Ranks) -> None:
     """Raise for the first rank that failed, died or stalled."""
-    errors = sorted(folder.glob("rank-*.error"), key=lambda path: path.stat().st_mtime)
-    if errors:
-        with contextlib.suppress(ValueError):  # still being written
-            error = json.loads(errors[0].read_text())
+    errors = _errors(folder)
+    for error in errors:
+        if error["kind"] != LOST:
             raise RankError(error["message"], error["kind"])
     for path in folder.glob("rank-*.pid"):
         rank = int(path.stem.removeprefix("rank-"))
-        if path.with_suffix(".done").exists():
+        if path.with_suffix(".done").exists() or path.with_suffix(".error").exists():
             continue
         with contextlib.suppress(ValueError, OSError):
             host, pid = path.read_text().split()
-            if host == socket.gethostname() and not _lives(int(pid)) and not path.with_suffix(".done").exists():
+            here = host == socket.gethostname()
+            if here and not _lives(int(pid)) and not path.with_suffix(".done").exists():
                 raise RankFailed(f"rank {rank} died; its last lines: {_tail(_log(folder, rank))}")
             beat = path.with_suffix(".beat")
             silent = time.time() - (beat if beat.exists() else path).stat().st_mtime
             if silent > ranks.stall_seconds:
-                if host == socket.gethostname():  # its stack goes to its log
+                if here:  # its stack goes to its log
                     os.kill(int(pid), signal.SIGUSR1)
                     time.sleep(1.0)
                 raise RankFailed(
                     f"rank {rank} has not got on for {silent:.0f} s; its last lines: {_tail(_log(folder, rank))}"
                 )
+    # Nobody here is dead, but somebody misses somebody: a rank on another host, most likely.
+    if errors and time.time() - errors[0]["time"] > GRACE:
+        raise RankFailed(errors[0]["message"])
+
+
+def _check_lost(folder: Path) -> None:
+    """After the end: a rank that missed another says more than the launcher does."""
+    for error in _errors(folder):
+        raise RankFailed(error["message"])
+
+
+def _errors(folder: Path) -> list[Event]:
+    """What ranks raised, oldest first."""
+    found = []
+    for path in folder.glob("rank-*.error"):
+        found.append(json.loads(path.read_text()) | {"time": path.stat().st_mtime})
+    return sorted(found, key=lambda error: error["time"])
 
 
 def _lives(pid: int) -> bool:
@@ -227,5 +248,5 @@ class _Tail:
 
 
 __all__ = [
-    "Event", "RankError", "RankFailed", "Ranks", "launch", "launcher_command", "rank_environment", "read_host_file",
+    "LOST", "Event", "RankError", "RankFailed", "Ranks", "launch", "launcher_command", "rank_environment", "read_host_file",
 ]  # fmt: skip

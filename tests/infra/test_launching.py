@@ -10,7 +10,16 @@ import time
 import pytest
 
 from infra.errors import InfraError
-from infra.launching import RankError, RankFailed, Ranks, _check, launcher_command, rank_environment, read_host_file
+from infra.launching import (
+    LOST,
+    RankError,
+    RankFailed,
+    Ranks,
+    _check,
+    launcher_command,
+    rank_environment,
+    read_host_file,
+)
 
 
 @pytest.fixture
@@ -60,6 +69,20 @@ def test_the_first_error_of_a_rank_is_the_cause(folder):
     with pytest.raises(RankError, match="the loss is not finite") as caught:
         _check(folder, Ranks(2))
     assert caught.value.kind == "StageError"
+
+
+def test_a_rank_that_lost_another_is_not_the_cause(folder):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    (folder / "rank-0.error").write_text(json.dumps({"kind": LOST, "message": "rank 0: connection reset"}))
+    _check(folder, Ranks(2))  # the cause may take a moment to show
+    begin(folder, 1, process.pid)
+    with pytest.raises(RankFailed, match="rank 1 died"):
+        _check(folder, Ranks(2))
+    (folder / "rank-1.done").touch()
+    os.utime(folder / "rank-0.error", (time.time() - 60, time.time() - 60))
+    with pytest.raises(RankFailed, match="rank 0: connection reset"):
+        _check(folder, Ranks(2))
 
 
 def test_a_host_file_is_read_and_a_wrong_line_named(tmp_path):
