@@ -248,5 +248,6 @@ class _Tail:
 
 
 __all__ = [
-    "LOST", "Event", "RankError", "RankFailed", "Ranks", "launch", "launcher_command", "rank_environment", "read_host_file",
+    "LOST", "Event", "RankError", "RankFailed", "Ranks", "launch", "launcher_command", "rank_environment",
+    "read_host_file",
 ]  # fmt: skip

@@ -59,9 +59,9 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
     from components.training.saving import save_trained
     from components.training.sharding import split_windows
     from model.initialisation import seed_previous_token_heads
-    from model.moe import upcycle
     from model.tokenizer import Tokenizer
     from model.transformer import Transformer
+    from model.upcycling import upcycle
 
     reader = ShardReader(inputs["shards"])
     tokenizer = Tokenizer.load(inputs["tokenizer"].path)
