@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig, MoEConfig
 from model.feed_forward import FeedForward
+from model.linear import linear
 
 
 @dataclass
@@ -39,11 +40,16 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
 
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
-        """``x`` (T * k, H) sorted by expert, ``counts[e]`` rows for expert e -> (T * k, H)."""
+        """``x`` (T * k, H) sorted by expert, ``counts[e]`` rows for expert e -> (T * k, H).
+
+        One product an expert, none a token. On a CPU the framework's grouped product takes as long for training (73
+        and 74 GFLOP/s of 78 with 16 experts, 39 and 39 with 64 narrow ones) and wants sizes in multiples of 16 bytes;
+        a batched product over padded experts takes half as long again.
+        """
         # unbind: one backward for all experts, where indexing would allocate E gradients of full size
         weights = zip(self.gate_proj.unbind(), self.up_proj.unbind(), self.down_proj.unbind(), strict=True)
         outputs = [
-            F.linear(F.silu(F.linear(rows, gate)) * F.linear(rows, up), down)
+            linear(F.silu(linear(rows, gate)) * linear(rows, up), down)
             for rows, (gate, up, down) in zip(x.split(counts), weights, strict=True)
             if rows.shape[0]
         ]

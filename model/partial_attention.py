@@ -78,9 +78,9 @@ def merge_parts(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     logs = torch.stack([log for _, log in parts])
     total = logs.logsumexp(dim=0)
     shares = (logs - total).exp().unsqueeze(-1)
-    output = shares[0] * parts[0][0]
+    output = shares[0] * parts[0][0]  # float32 or more, like the logs
     for share, (part, _) in zip(shares[1:], parts[1:], strict=True):
-        output = torch.addcmul(output, share.to(part.dtype), part)
+        output = torch.addcmul(output, share, part.to(share.dtype))
     return output.to(parts[0][0].dtype), total
 
 
