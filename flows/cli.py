@@ -131,6 +131,23 @@ def export(
 
 
 @app.command()
+def sparse(
+    folder: Annotated[Path, typer.Argument(help="Model folder, as export writes it.", show_default=False)],
+    text: Annotated[Path, typer.Argument(help="Text like the long prompts that matter.", show_default=False)],
+    tokens: Annotated[int, typer.Option(min=128, help="Length of the sample.")] = 8192,
+    recall: Annotated[float, typer.Option(min=0.0, max=1.0, help="Attention that every head should keep.")] = 0.95,
+    read: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the pairs that may be read.")] = 1.0,
+    min_tokens: Annotated[int, typer.Option(min=1, help="Shorter prompts are read as a whole.")] = 4096,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a model folder read long prompts sparsely: search what each head needs, keep it with the weights."""
+    from flows.sparse_command import print_sparse, sparse_command
+
+    found = sparse_command(folder, text, tokens=tokens, recall=recall, read=read, min_tokens=min_tokens)
+    show(found, True) if as_json else print_sparse(found)
+
+
+@app.command()
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
     address: Annotated[str, typer.Option(help="127.0.0.1 keeps it to this machine.")] = "127.0.0.1",

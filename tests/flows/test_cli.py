@@ -38,13 +38,17 @@ def check(result: subprocess.CompletedProcess, code: int, *words: str) -> None:
 def test_help_lists_the_commands(qwenforge):
     result = qwenforge("--help")
     assert result.returncode == 0
-    for command in ("run", "plan", "report", "eval", "chat", "export", "artifacts"):
+    for command in ("run", "plan", "report", "eval", "chat", "export", "sparse", "artifacts"):
         assert command in result.stdout
 
 
 def test_help_imports_nothing_heavy():
     program = "import sys, flows.cli\nassert not {'torch', 'prefect', 'mlflow', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_a_folder_that_is_no_model_is_not_made_sparse(qwenforge, tmp_path):
+    check(qwenforge("sparse", str(tmp_path), "README.md"), 2, "no config.json", "qwenforge export")
 
 
 def test_absent_recipe(qwenforge):
