@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal[
     "corpus", "mixture", "tokenizer", "shards", "scaling-law", "checkpoint", "conversations", "preferences",
@@ -27,8 +27,22 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Layout(StageConfig):
+    """How training is spread over processes. It depends on where a recipe runs, so no recipe says it."""
+
+    engine: Literal["torch", "deepspeed"] = "torch"
+    world_size: int = Field(1, ge=1, description="processes that share every batch")
+    rank: int = Field(0, ge=0, description="which of them this one is")
+    zero_stage: Literal[1, 2, 3] = 1
+    offload: bool = Field(False, description="optimizer state in host memory")
+
+
 class StageError(Exception):
     """A stage cannot go on, for a reason the user can act on. Shown without a traceback."""
+
+
+class RankDone(BaseException):
+    """A rank other than the first has done its part of a stage: what follows training is the first one's work."""
 
 
 class Artifact(Protocol):
@@ -63,6 +77,16 @@ class Run(Protocol):
     @property
     def device(self) -> str:
         """Torch device name: ``cpu`` or ``cuda``."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """How training stages are to spread over processes."""
+        ...
+
+    @property
+    def ceiling(self) -> float:
+        """Matrix products a second that this device reaches, in FLOP/s, measured; 0 where nobody measured."""
         ...
 
     @property
@@ -104,5 +128,6 @@ def effect(
 
 
 __all__ = [
-    "Artifact", "Inputs", "Kind", "Progress", "Run", "StageConfig", "StageError", "Summary", "effect",
+    "Artifact", "Inputs", "Kind", "Layout", "Progress", "RankDone", "Run", "StageConfig", "StageError", "Summary",
+    "effect",
 ]  # fmt: skip

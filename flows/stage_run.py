@@ -4,13 +4,14 @@ import fcntl
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
+from components.stage import Layout
 from flows.terminal import Bar, Display
 from infra.errors import InfraError
-from infra.hardware import resolve_device
+from infra.hardware import measure_matmul_ceiling, resolve_device
 
 MetricSink = Callable[[Mapping[str, float], int | None], None]
 
@@ -25,11 +26,16 @@ class StageRun:
     device_setting: str
     display: Display
     record: MetricSink
+    layout: Layout = field(default_factory=Layout)
 
     @cached_property
     def device(self) -> str:
         """Looked up on demand: only stages that compute with torch wait for its import."""
         return resolve_device(self.device_setting)
+
+    @property
+    def ceiling(self) -> float:
+        return _ceiling(self.device)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         self.record(values, step)
@@ -41,6 +47,12 @@ class StageRun:
         self, total: int, description: str, *, unit: str = "it", start: int = 0
     ) -> AbstractContextManager[Bar]:
         return self.display.progress(total, description, unit=unit, start=start)
+
+
+@cache
+def _ceiling(device: str) -> float:
+    """Measured once in this process, where the first training stage asks for it."""
+    return measure_matmul_ceiling(seconds=0.3, device=device)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.stage import Summary
+from components.stage import Layout, Summary
 
 
 class CountingProgress:
@@ -26,6 +26,8 @@ class PlainRun:
     state: Path
     seed: int = 0
     device: str = "cpu"
+    layout: Layout = field(default_factory=Layout)
+    ceiling: float = 0.0
     recorded: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 

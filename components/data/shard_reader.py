@@ -49,6 +49,11 @@ class TokenFile:
                 filled += size
         return rows
 
+    def documents_in(self, windows: Windows, indices: np.ndarray) -> list[int]:
+        """Indices of the documents that some windows hold a piece of, ascending."""
+        starts = [windows.starts[windows.first_piece[w] : windows.first_piece[w + 1]] for w in indices]
+        return np.unique(np.searchsorted(self.offsets, np.concatenate(starts), side="right") - 1).tolist()
+
 
 class ShardReader:
     """The shards artifact of one run.
@@ -87,14 +92,21 @@ class ShardReader:
 
         Every epoch is its own seeded permutation of all windows, so each window is met once an epoch.
         """
+        indices = self._window_indices(seed, step, batch_size, length)
+        return self.train.read(self.windows(length), indices, padding=self.eos_id)
+
+    def documents_of(self, seed: int, step: int, batch_size: int, length: int) -> list[int]:
+        """Indices of the training documents that ``batch`` of the same arguments holds, ascending."""
+        return self.train.documents_in(self.windows(length), self._window_indices(seed, step, batch_size, length))
+
+    def _window_indices(self, seed: int, step: int, batch_size: int, length: int) -> np.ndarray:
         windows = self.windows(length)
         if not len(windows):
             raise ValueError(f"{self.path}: the shards hold no training tokens")
         epochs, places = np.divmod(step * batch_size + np.arange(batch_size), len(windows))
-        indices = np.array(
+        return np.array(
             [self._permutation(seed, int(epoch), length)[place] for epoch, place in zip(epochs, places, strict=True)]
         )
-        return self.train.read(windows, indices, padding=self.eos_id)
 
     def validation_batches(self, domain: str, length: int, batch_size: int) -> Iterator[np.ndarray]:
         """All windows of a held-out domain in order, ``(<= batch_size, length + 1)`` int64."""

@@ -74,15 +74,15 @@ def train_dpo(config: DPOConfig, inputs: Inputs, run: Run) -> Summary:
     heldout_reference = _cached(run.state / "heldout.pt", lambda: _log_probs(model, heldout_batches))
     batches = -(-len(training) // config.batch_size)
 
-    def batch_at(step: int) -> "tuple[PackedSequences, Tensor]":
+    def batch_at(step: int) -> "Tensor":
+        """Indices of the pairs: they are packed where they are used, so that ranks can share them pair by pair."""
         epoch, place = divmod(step, batches)
         order = torch.randperm(len(training), generator=torch.Generator().manual_seed(run.seed * 1_000_003 + epoch))
-        chosen = order[place * config.batch_size : (place + 1) * config.batch_size]
-        packed = _pack_pairs([training[i] for i in chosen.tolist()], tokenizer, config.sequence_length, run.device)
-        return packed, reference[chosen].to(run.device)
+        return order[place * config.batch_size : (place + 1) * config.batch_size]
 
-    def objective(model: "Transformer", batch: "tuple[PackedSequences, Tensor]") -> "tuple[Tensor, dict[str, float]]":
-        packed, (reference_chosen, reference_rejected) = batch[0], batch[1].unbind(1)
+    def objective(model: "Transformer", batch: "Tensor") -> "tuple[Tensor, dict[str, float]]":
+        packed = _pack_pairs([training[i] for i in batch.tolist()], tokenizer, config.sequence_length, run.device)
+        reference_chosen, reference_rejected = reference[batch].to(run.device).unbind(1)
         log_probs, lengths = _sequence_log_probs(model, packed)
         chosen, rejected = log_probs.chunk(2)
         result = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, config.beta)
@@ -99,7 +99,9 @@ def train_dpo(config: DPOConfig, inputs: Inputs, run: Run) -> Summary:
 
     history = train(
         model, objective, batch_at, config=config, steps=batches * config.epochs, run=run, name="dpo",
-        optimizer=_optimizer(config, model, inputs, run),
+        optimizer=_optimizer(config, model, inputs, run), rows=min(config.batch_size, len(training)),
+        documents_at=lambda step: [training[i].id for i in batch_at(step).tolist()],
+        flops_per_token=model.config.training_flops_per_token(config.sequence_length),
     )  # fmt: skip
     facts = save_trained(run, model, tokenizer, "dpo", history, config.sequence_length)
     after = _log_probs(model, heldout_batches)
@@ -122,20 +124,19 @@ def train_dpo(config: DPOConfig, inputs: Inputs, run: Run) -> Summary:
 
 
 def _optimizer(config: DPOConfig, model: "Transformer", inputs: Inputs, run: Run) -> Any:
-    """The configured optimizer, wrapped by online merging unless it is off."""
+    """Online merging around the configured optimizer; None, the engine's own, where it is off."""
     from components.preference.online_merging import OnlineMergingOptimizer
     from components.training.optimizer import build_optimizer
     from model.checkpoint import load_model
 
-    optimizer = build_optimizer(model, config)
     if config.merging == "none":
-        return optimizer
+        return None
     base = load_model(inputs["base"].path, run.device).state_dict()
     # tau = theta_sft - theta_base, taken before the first update: the model still holds the SFT weights.
     task_vectors = {p: p.detach() - base[name] for name, p in model.named_parameters()}
     return OnlineMergingOptimizer(
-        optimizer, task_vectors, alpha=config.merging_alpha, keep=config.merging_keep, method=config.merging,
-        rescale=config.merging_rescale, seed=run.seed,
+        build_optimizer(model, config), task_vectors, alpha=config.merging_alpha, keep=config.merging_keep,
+        method=config.merging, rescale=config.merging_rescale, seed=run.seed,
     )  # fmt: skip
 
 

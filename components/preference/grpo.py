@@ -77,7 +77,9 @@ def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
         }
 
     history = train(
-        worker.model, objective, worker.batch_at, config=config, steps=config.steps, run=run, name="grpo"
+        worker.model, objective, worker.batch_at, config=config, steps=config.steps, run=run, name="grpo",
+        split=lambda batch, parts: batch.split(parts), documents_at=worker.queries_at, samples_from_model=True,
+        flops_per_token=worker.model.config.training_flops_per_token(config.sequence_length),
     )  # fmt: skip
     before, after = worker.pass_rates(0), worker.pass_rates(config.steps)
     facts = save_trained(run, worker.model, worker.tokenizer, "grpo", history, config.sequence_length)

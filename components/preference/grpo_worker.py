@@ -99,6 +99,10 @@ class Worker:
             self.run.device,
         )  # fmt: skip
 
+    def queries_at(self, step: int) -> list[str]:
+        """Ids of the queries whose answers an update learns from."""
+        return [query.id for query in self._queries_of(step // self.config.updates_per_rollout)]
+
     def _roll_out(self, rollout: int) -> dict[str, Any]:
         queries = self._queries_of(rollout)
         answers = self._sample(queries, self.config.group_size, seed=rollout)

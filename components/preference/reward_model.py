@@ -68,13 +68,14 @@ def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summar
         sequences = [tokenizer.render_chat_with_mask(messages) for messages in conversations]
         return pack(sequences, config.sequence_length, tokenizer.eos_id).to(run.device)
 
-    def batch_at(step: int) -> "PackedSequences":
+    def batch_at(step: int) -> "Tensor":
+        """Indices of the pairs: they are packed where they are used, so that ranks can share them pair by pair."""
         epoch, place = divmod(step, batches)
         order = torch.randperm(len(training), generator=torch.Generator().manual_seed(run.seed * 1_000_003 + epoch))
-        chosen = order[place * config.batch_size : (place + 1) * config.batch_size]
-        return pack_pairs([training[i] for i in chosen.tolist()])
+        return order[place * config.batch_size : (place + 1) * config.batch_size]
 
-    def objective(model: "RewardModel", batch: "PackedSequences") -> "tuple[Tensor, dict[str, float]]":
+    def objective(model: "RewardModel", pair_indices: "Tensor") -> "tuple[Tensor, dict[str, float]]":
+        batch = pack_pairs([training[i] for i in pair_indices.tolist()])
         chosen, rejected = model(batch).chunk(2)
         return bradley_terry_loss(chosen, rejected).mean(), {
             "accuracy": (chosen > rejected).float().mean().item(),
@@ -82,7 +83,12 @@ def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summar
             "tokens": float((batch.document_ids >= 0).sum()),
         }
 
-    history = train(model, objective, batch_at, config=config, steps=batches * config.epochs, run=run, name="reward")
+    history = train(
+        model, objective, batch_at, config=config, steps=batches * config.epochs, run=run, name="reward",
+        rows=min(config.batch_size, len(training)),
+        documents_at=lambda step: [training[i].id for i in batch_at(step).tolist()],
+        flops_per_token=model.decoder.config.training_flops_per_token(config.sequence_length),
+    )  # fmt: skip
     size = config.batch_size
     with torch.no_grad():
         scores = torch.cat(

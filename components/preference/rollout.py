@@ -1,6 +1,6 @@
 """Rollouts of GRPO: answers of the current policy to a step's queries, with rewards and advantages."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from components.preference.reward_scoring import RewardModel, score
 from components.sft.conversation_store import Conversation
 from components.sft.sampling import Answer, judge
 from components.sft.sequences import PackedSequences, pack
+from components.training.sharding import bounds
 from model.tokenizer import Tokenizer
 
 
@@ -67,6 +68,21 @@ class PolicyBatch:
     answer: Tensor
     """(sequences,) index into ``lengths``."""
     facts: dict[str, float]
+
+    def split(self, parts: int) -> "list[tuple[PolicyBatch, float]]":
+        """Windows in ``parts`` parts. The loss is a sum over tokens of terms that know the whole batch, so all weigh 1.
+
+        A sequence's index stays what it was: it counts in ``advantages`` and ``answer`` of the whole batch.
+        """
+        windows = len(self.sequences)
+        token_window = torch.nonzero(self.sequences.learnt)[:, 0]
+        found = []
+        for start, stop in bounds(windows, parts):
+            rows = torch.arange(start, stop) if stop > start else torch.arange(1)
+            mine = (token_window >= int(rows[0])) & (token_window <= int(rows[-1]))
+            part = replace(self, sequences=self.sequences.rows(rows), old_log_probs=self.old_log_probs[mine])
+            found.append((part, 1.0 if stop > start else 0.0))
+        return found
 
 
 def advantages_of(rewards: np.ndarray, scaling: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.scaling.law import SweepPoint
 from components.scaling.sweep import SweepShape
-from components.stage import StageError
+from components.stage import Layout, StageError
 from components.training.config import TrainingConfig
 from model.config import ModelConfig
 
@@ -51,6 +51,7 @@ class _Quiet:
 
     def __init__(self, trial: Trial) -> None:
         self.seed, self.device = trial.seed, trial.device
+        self.layout, self.ceiling = Layout(), 0.0  # trials are small and many: a process each
         self.output = self.state = trial.state / f"{trial.name}.work"
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...

@@ -50,19 +50,28 @@ def fine_tune(config: SFTConfig, inputs: Inputs, run: Run) -> Summary:
     validation_count = max(1, len(sequences) // 20)
     validation = pack(sequences[:: len(sequences) // validation_count], config.sequence_length, tokenizer.eos_id)
     training = [s for i, s in enumerate(sequences) if i % (len(sequences) // validation_count)]
+    trained_ids = [c.id for i, c in enumerate(conversations) if i % (len(sequences) // validation_count)]
     windows = pack(training, config.sequence_length, tokenizer.eos_id)
     batches = -(-len(windows) // config.batch_size)
 
-    def batch_at(step: int) -> "PackedSequences":
+    def rows_at(step: int) -> torch.Tensor:
         epoch, place = divmod(step, batches)
         generator = torch.Generator().manual_seed(run.seed * 1_000_003 + epoch)
         order = torch.randperm(len(windows), generator=generator)
-        return windows.rows(order[place * config.batch_size : (place + 1) * config.batch_size]).to(run.device)
+        return order[place * config.batch_size : (place + 1) * config.batch_size]
+
+    def batch_at(step: int) -> "PackedSequences":
+        return windows.rows(rows_at(step)).to(run.device)
+
+    def documents_at(step: int) -> list[str]:
+        held = windows.document_ids[rows_at(step)].unique().tolist()
+        return [trained_ids[index] for index in held if index >= 0]
 
     def objective(model: "Transformer", batch: "PackedSequences") -> tuple[Any, dict[str, float]]:
         hidden = model(batch.input_ids, document_ids=batch.document_ids)
         total, count = cross_entropy(hidden, model.output_weight, batch.labels)
-        return total / count, {"tokens": float((batch.document_ids >= 0).sum()), "learnt_tokens": float(count)}
+        # a share of a batch may hold no answer; its weight is then 0
+        return total / max(1, count), {"tokens": float((batch.document_ids >= 0).sum()), "learnt_tokens": float(count)}
 
     def validation_loss() -> float:
         with torch.no_grad():
@@ -81,7 +90,11 @@ def fine_tune(config: SFTConfig, inputs: Inputs, run: Run) -> Summary:
 
     loss_before, before = validation_loss(), answer_heldout()
     steps = batches * config.epochs
-    history = train(model, objective, batch_at, config=config, steps=steps, run=run, name="sft")
+    history = train(
+        model, objective, batch_at, config=config, steps=steps, run=run, name="sft", documents_at=documents_at,
+        split=lambda batch, parts: batch.split(parts), rows=min(config.batch_size, len(windows)),
+        flops_per_token=model.config.training_flops_per_token(config.sequence_length),
+    )  # fmt: skip
     loss_after, after = validation_loss(), answer_heldout()
     facts = save_trained(run, model, tokenizer, "sft", history, config.sequence_length)
     form = paired_difference(after.format, before.format, seed=run.seed)

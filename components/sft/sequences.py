@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from components.data.packing import pack_documents
+from components.training.sharding import bounds
 from model.loss import IGNORE
 
 Sequence = tuple[list[int], list[bool]]
@@ -41,6 +42,15 @@ class PackedSequences:
             self.input_ids[indices], self.labels[indices], self.document_ids[indices], self.ends[:0],
             self.sizes[indices],
         )  # fmt: skip
+
+    def split(self, parts: int) -> "list[tuple[PackedSequences, float]]":
+        """Windows in ``parts`` parts, each with its share of the learnt tokens: for losses that are means over them."""
+        learnt = max(1, int(self.sizes.sum()))
+        found = []
+        for start, stop in bounds(len(self), parts):
+            part = self.rows(torch.arange(start, stop) if stop > start else torch.arange(1))
+            found.append((part, int(part.sizes.sum()) / learnt if stop > start else 0.0))
+        return found
 
     def to(self, device: str) -> "PackedSequences":
         return PackedSequences(

@@ -26,7 +26,10 @@ def next_token_loss(model: Transformer, tokens: Tensor) -> tuple[Tensor, dict[st
     metrics = {"tokens": float(count)}
     if model.config.moe is not None:
         auxiliary = model.auxiliary_loss
-        metrics |= {"router_loss": float(auxiliary.detach()), **model.router_statistics()}
+        statistics = model.router_statistics()
+        # The busiest expert's share of all tokens: what the watch judges.
+        share = statistics["router/busiest"] * model.config.moe.num_experts_per_tok / model.config.moe.num_experts
+        metrics |= {"router_loss": float(auxiliary.detach()), "router_top_share": min(1.0, share), **statistics}
         loss = loss + auxiliary
     return loss, metrics
 
