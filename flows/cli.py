@@ -43,12 +43,26 @@ def run(
     from_: Annotated[str, typer.Option("--from", metavar="STAGE", help="Redo this stage and all that follow.")] = "",
     set_: SetOption = None,
     fresh: Annotated[bool, typer.Option(help="Redo every stage, whatever is cached.")] = False,
+    engine: Annotated[
+        Literal["torch", "deepspeed"] | None, typer.Option(help="What trains: torch in one process, by default.")
+    ] = None,
+    world_size: Annotated[
+        int | None, typer.Option(min=1, help="deepspeed: processes; the host file's, or all GPUs, by default.")
+    ] = None,
+    zero_stage: Annotated[int | None, typer.Option(min=1, max=3, help="deepspeed: ZeRO 1, 2 or 3.")] = None,
+    offload: Annotated[bool | None, typer.Option(help="deepspeed: optimizer state in host memory.")] = None,
+    host_file: Annotated[Path | None, typer.Option(help="deepspeed: lines of 'host slots=N'.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Carry a recipe through its stages; what is finished already is not repeated."""
     from flows.run_command import run_command
 
-    show(run_command(recipe, set_ or [], until=until, from_=from_, fresh=fresh), as_json)
+    place = {
+        "engine": engine, "world_size": world_size, "zero_stage": zero_stage, "offload": offload,
+        "host_file": host_file,
+    }  # fmt: skip
+    chosen = {name: value for name, value in place.items() if value is not None}
+    show(run_command(recipe, set_ or [], until=until, from_=from_, fresh=fresh, place=chosen), as_json)
 
 
 @app.command()

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +23,19 @@ from infra.store import ArtifactStore, open_store
 
 def run_command(
     path: Path, overrides: Sequence[str] = (), *, until: str = "", from_: str = "", fresh: bool = False,
+    place: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run the recipe at ``path``; returns what ``--json`` prints. Nothing starts before all checks have passed."""
+    """Run the recipe at ``path``; returns what ``--json`` prints. Nothing starts before all checks have passed.
+
+    ``place``: settings that the command line has given, which go before those of the environment.
+    """
+    from flows.distributed import layout_of
     from flows.recipe import load_recipe
 
     recipe = load_recipe(path, overrides)
     stages = choose_stages(PIPELINE, until, from_)
-    settings = run_settings()
+    settings = run_settings().model_copy(update=dict(place or {}))
+    layout_of(settings)  # what does not fit together must not show hours later
     display = Display()
     redo = {stage.id for stage in stages} if fresh else after(stages, from_) if from_ else set()
     result = run_pipeline(recipe, recipe.name, recipe.seed, stages, settings, display, redo, command=f"{path}")

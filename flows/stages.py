@@ -28,6 +28,7 @@ class Stage:
     version: int = 1
     table: str = ""  # the recipe's table that configures it, where that is not the id
     alias: str = ""  # name in the model registry, for checkpoints
+    trains: bool = False  # may be spread over processes: it does its updates through ``components.training.loop``
 
     @property
     def config_table(self) -> str:
@@ -93,11 +94,11 @@ MODEL_STAGES = (
     # 3 Pre-training, 3.3 Long-context pre-training
     Stage(
         "pretrain", "components.training.pretrain:pretrain", "checkpoint",
-        {"shards": "shards", "tokenizer": "tokenizer", "scaling": "scaling"}, alias="base", version=2,
+        {"shards": "shards", "tokenizer": "tokenizer", "scaling": "scaling"}, alias="base", trains=True, version=2,
     ),
     Stage(
         "extend", "components.training.extend:extend_context", "checkpoint",
-        {"base": "pretrain", "shards": "shards"}, alias="long", version=2,
+        {"base": "pretrain", "shards": "shards"}, alias="long", trains=True, version=2,
     ),
     # 4.1 Supervised fine-tuning
     Stage(
@@ -106,7 +107,7 @@ MODEL_STAGES = (
     ),
     Stage(
         "sft", "components.sft.fine_tune:fine_tune", "checkpoint",
-        {"long": "extend", "conversations": "conversations"}, alias="sft", version=2,
+        {"long": "extend", "conversations": "conversations"}, alias="sft", trains=True, version=2,
     ),
     # 4.2 Offline reinforcement learning
     Stage(
@@ -115,16 +116,17 @@ MODEL_STAGES = (
     ),
     Stage(
         "dpo", "components.preference.dpo:train_dpo", "checkpoint",
-        {"policy": "sft", "base": "extend", "pairs": "pairs"}, alias="dpo", version=2,
+        {"policy": "sft", "base": "extend", "pairs": "pairs"}, alias="dpo", trains=True, version=2,
     ),
     # 4.3 Online reinforcement learning
     Stage(
         "reward", "components.preference.reward_model:train_reward_model", "reward-model",
-        {"policy": "sft", "dpo": "dpo", "pairs": "pairs", "conversations": "conversations"}, version=2,
+        {"policy": "sft", "dpo": "dpo", "pairs": "pairs", "conversations": "conversations"},
+        trains=True, version=2,
     ),
     Stage(
         "grpo", "components.preference.grpo:train_grpo", "checkpoint",
-        {"policy": "dpo", "reward": "reward", "conversations": "conversations"}, alias="rl", version=2,
+        {"policy": "dpo", "reward": "reward", "conversations": "conversations"}, alias="rl", trains=True, version=2,
     ),
     # 5 Evaluation
     Stage(

@@ -10,11 +10,13 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
 from components.stage import Artifact
+from flows.distributed import layout_of, run_distributed
 from flows.errors import StageFailed
 from flows.job import Job, Outcome
 from flows.stage_run import StageRun, workspace
 from flows.stages import Stage, cache_key, config_digest
 from flows.terminal import headline
+from infra.launching import RankFailed
 
 RETRIES = 3
 BACKOFF = 2.0  # seconds before the first retry; doubles each time
@@ -94,7 +96,11 @@ class _Attempt:
         ):
             run = StageRun(job.seed, output, state, job.settings.device, job.display, record.metrics)
             started = time.perf_counter()
-            summary = stage.load()(self.config, artifacts, run)
+            if stage.trains and job.settings.engine != "torch":
+                run.layout = layout_of(job.settings)
+                summary = run_distributed(stage, self.config, artifacts, run, job.settings)
+            else:
+                summary = stage.load()(self.config, artifacts, run)
             seconds = time.perf_counter() - started
             artifact = job.store.commit(
                 output,
@@ -112,14 +118,14 @@ class _Attempt:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again later may help: a network or storage hiccup, not a full disk or a missing file."""
+    """Whether trying again may help: a network hiccup, a rank that died; not a full disk or a missing file."""
     chain: list[Any] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__
     return any(
-        isinstance(link, ConnectionError | TimeoutError)
+        isinstance(link, ConnectionError | TimeoutError | RankFailed)
         or (isinstance(link, OSError) and link.errno in _TRANSIENT)
         or any(base.__name__ == "TransportError" and base.__module__.startswith("httpx") for base in type(link).__mro__)
         for link in chain

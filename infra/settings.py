@@ -31,6 +31,12 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(default=SecretStr(""), description="Catalog: sqlite:///... or postgresql://...")
     mlflow_uri: SecretStr = Field(default=SecretStr(""), description="MLflow: sqlite:///... or http(s)://server")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Literal["torch", "deepspeed"] = Field(default="torch", description="What trains")
+    world_size: int = Field(default=0, ge=0, description="deepspeed: processes; 0 for the host file's or all GPUs")
+    zero_stage: Literal[1, 2, 3] = Field(default=1, description="deepspeed: what ranks share (ZeRO)")
+    offload: bool = Field(default=False, description="deepspeed: optimizer state in host memory")
+    host_file: Path | None = Field(default=None, description="deepspeed: lines of 'host slots=N'")
+    stall_seconds: float = Field(default=1800.0, gt=0, description="A rank that is silent for longer is ended")
     threads: int = Field(default=0, ge=0, description="CPU threads for mathematics; 0 for all cores")
 
     @field_validator("home")
