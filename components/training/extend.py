@@ -1,13 +1,22 @@
 """Stage ``extend``: the second phase of pre-training, longer context with a raised RoPE base (report, section 3.3).
 
 The base frequency goes from 10,000 to 1,000,000 (ABF, Xiong et al. 2023, arXiv 2309.16039) and a share of the
-sequences is long: the report's Turbo uses 40% at the current maximum and 60% shorter.
+sequences is long: the report's Turbo uses 40% at the current maximum and 60% shorter, and gets to 262,144 tokens over
+32,768, 65,536 and 131,072 (``lengths``).
 """
 
-from pydantic import Field
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from pydantic import Field, model_validator
 
 from components.stage import Inputs, Run, Summary, effect
 from components.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from components.data.shard_reader import ShardReader
+    from components.training.phases import History
+    from model.transformer import Transformer
 
 
 class ExtendConfig(TrainingConfig):
@@ -15,18 +24,26 @@ class ExtendConfig(TrainingConfig):
 
     sequence_length: int = Field(32_768, ge=8, description="the new context length")
     rope_theta: float = Field(1_000_000.0, gt=0, description="the raised RoPE base")
-    tokens: int = Field(gt=0, description="training tokens of this phase")
+    lengths: tuple[int, ...] = Field((), description="context lengths on the way, each a phase of its own; ascending")
+    tokens: int = Field(gt=0, description="training tokens of all phases, as many in each")
     batch_tokens: int = Field(4_194_304, ge=8, description="tokens an update")
     long_share: float = Field(0.4, ge=0, le=1, description="share of windows with a document beyond the old context")
+
+    @model_validator(mode="after")
+    def _lengths_ascend(self) -> Self:
+        lengths = [*self.lengths, self.sequence_length]
+        if lengths != sorted(set(lengths)):
+            raise ValueError(f"lengths: expected ascending ones below sequence_length, got {lengths}")
+        return self
 
 
 def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
     """Continue training ``base`` at ``sequence_length``; effect: loss on the tokens beyond the old context."""
-    import numpy as np
+    from functools import partial
 
     from components.data.shard_reader import ShardReader
-    from components.training.language_modelling import held_out_loss, mark_padding, next_token_loss
-    from components.training.loop import train
+    from components.training.language_modelling import held_out_loss
+    from components.training.phases import joined, phase
     from components.training.saving import save_trained
     from model.checkpoint import load_model
     from model.tokenizer import Tokenizer
@@ -44,30 +61,14 @@ def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
     model.load_state_dict(base.state_dict())
     del base
 
-    windows = reader.windows(config.sequence_length)
-    longest_piece = np.maximum.reduceat(windows.sizes, windows.first_piece[:-1])
-    is_long = longest_piece > old_length + 1
-    batch_size = max(1, round(config.batch_tokens / config.sequence_length))
-    steps = max(1, round(config.tokens / (batch_size * config.sequence_length)))
-    long_rows = np.flatnonzero(is_long)
-    short_rows = np.flatnonzero(~is_long)
-    run.info(
-        f"extend: {steps:,} steps of {batch_size} x {config.sequence_length} tokens, RoPE base {config.rope_theta:g}, "
-        f"{len(long_rows):,} long and {len(short_rows):,} short windows"
-    )
-
-    def batch_at(step: int):  # type: ignore[no-untyped-def]
-        # A draw without replacement per step: stateless, and repeats are rare beside the number of windows.
-        draw = np.random.default_rng([run.seed, step, config.sequence_length])
-        wanted = np.flatnonzero(draw.random(batch_size) < config.long_share).size
-        wanted = batch_size if not len(short_rows) else wanted if len(long_rows) else 0
-        rows = np.concatenate(
-            [draw.choice(long_rows, wanted) if wanted else long_rows[:0],
-             draw.choice(short_rows, batch_size - wanted) if wanted < batch_size else short_rows[:0]]
-        )  # fmt: skip
-        return mark_padding(reader.train.read(windows, rows, padding=reader.eos_id), reader.eos_id).to(run.device)
-
-    history = train(model, next_token_loss, batch_at, config=config, steps=steps, run=run, name="extend")
+    lengths = [*config.lengths, config.sequence_length]
+    names = [f"extend-{length}" for length in config.lengths] + ["extend"]
+    histories = []
+    for index, (length, name) in enumerate(zip(lengths, names, strict=True)):
+        before_it = ([old_length, *lengths])[index]
+        part = partial(_train_at, config, model, reader, run, name, length, before_it)
+        histories.append(part() if name == "extend" else phase(run.state, name, names[index + 1], part))
+    history = joined(histories)
     after = held_out_loss(model, reader, config.sequence_length)
     short_after = held_out_loss(model, reader, old_length)
     tokenizer = Tokenizer.load(inputs["base"].path)
@@ -77,7 +78,8 @@ def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
         "old_length": old_length,
         "sequence_length": config.sequence_length,
         "rope_theta": config.rope_theta,
-        "long_windows": len(long_rows),
+        "lengths": lengths,
+        "long_windows": int(_is_long(reader, config.sequence_length, ([old_length, *lengths])[-2]).sum()),
         "effects": [
             effect(f"held-out loss at {config.sequence_length} tokens", after, before, unit="nats a token",
                    better="lower", note="baseline: the unextended model at the same length"),
@@ -85,3 +87,50 @@ def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
                    better="lower", note="baseline: the unextended model"),
         ],
     }  # fmt: skip
+
+
+def _is_long(reader: "ShardReader", length: int, old_length: int) -> "np.ndarray":
+    """Which windows of ``length`` hold a document beyond the old context, (windows,) bool."""
+    windows = reader.windows(length)
+    return np.maximum.reduceat(windows.sizes, windows.first_piece[:-1]) > old_length + 1
+
+
+def _train_at(
+    config: ExtendConfig, model: "Transformer", reader: "ShardReader", run: Run, name: str, length: int, old_length: int
+) -> "History":
+    """One phase: ``long_share`` of the windows of ``length`` go beyond ``old_length``."""
+    from torch import Tensor
+
+    from components.training.language_modelling import mark_padding, next_token_loss
+    from components.training.loop import train
+    from components.training.sharding import split_windows
+
+    windows, is_long = reader.windows(length), _is_long(reader, length, old_length)
+    batch_size = max(1, round(config.batch_tokens / length))
+    steps = max(1, round(config.tokens / (len(config.lengths) + 1) / (batch_size * length)))
+    long_rows = np.flatnonzero(is_long)
+    short_rows = np.flatnonzero(~is_long)
+    run.info(
+        f"extend: {steps:,} steps of {batch_size} x {length} tokens, RoPE base {config.rope_theta:g}, "
+        f"{len(long_rows):,} long and {len(short_rows):,} short windows"
+    )
+
+    def rows_at(step: int) -> np.ndarray:
+        # A draw without replacement per step: stateless, and repeats are rare beside the number of windows.
+        draw = np.random.default_rng([run.seed, step, length])
+        wanted = np.flatnonzero(draw.random(batch_size) < config.long_share).size
+        wanted = batch_size if not len(short_rows) else wanted if len(long_rows) else 0
+        return np.concatenate(
+            [draw.choice(long_rows, wanted) if wanted else long_rows[:0],
+             draw.choice(short_rows, batch_size - wanted) if wanted < batch_size else short_rows[:0]]
+        )  # fmt: skip
+
+    def batch_at(step: int) -> Tensor:
+        tokens = reader.train.read(windows, rows_at(step), padding=reader.eos_id)
+        return mark_padding(tokens, reader.eos_id).to(run.device)
+
+    return train(
+        model, next_token_loss, batch_at, config=config, steps=steps, run=run, name=name, split=split_windows,
+        rows=batch_size, documents_at=lambda step: reader.train.documents_in(windows, rows_at(step)),
+        flops_per_token=model.config.training_flops_per_token(length), last=name == "extend",
+    )  # fmt: skip

@@ -16,6 +16,8 @@ from model.config import ModelConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from components.training.phases import History
+
 
 class PretrainConfig(TrainingConfig):
     """The report's first phase has context 4,096; tokens and rate come from the recipe."""
@@ -36,6 +38,9 @@ class PretrainConfig(TrainingConfig):
     min_steps: int = Field(
         1000, ge=1, description="updates that the law's batch size must leave: far beyond the sweep it grows too fast"
     )
+    upcycle_share: float = Field(
+        0.0, ge=0, lt=1, description="mixtures of experts: share of the steps that train the dense model they grow from"
+    )
     micro_batch_tokens: int = Field(16_384, ge=8, description="most tokens of one forward pass")
 
 
@@ -50,10 +55,13 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
         uniform_batches,
     )
     from components.training.loop import train
+    from components.training.phases import joined, phase
     from components.training.saving import save_trained
+    from components.training.sharding import split_windows
     from model.initialisation import seed_previous_token_heads
     from model.tokenizer import Tokenizer
     from model.transformer import Transformer
+    from model.upcycling import upcycle
 
     reader = ShardReader(inputs["shards"])
     tokenizer = Tokenizer.load(inputs["tokenizer"].path)
@@ -76,7 +84,9 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
         f"{config.sequence_length} tokens, learning rate {training.learning_rate:.2e} ({config.hyper_parameters})"
     )
 
-    model = Transformer(config.model).init_weights(run.seed).to(run.device)
+    dense_steps = round(steps * config.upcycle_share) if config.model.moe else 0
+    shape = config.model.model_copy(update={"moe": None}) if dense_steps else config.model
+    model = Transformer(shape).init_weights(run.seed).to(run.device)
     if config.previous_token_heads:
         seed_previous_token_heads(model)
     before = held_out_loss(model, reader, config.sequence_length)
@@ -90,10 +100,26 @@ def pretrain(config: PretrainConfig, inputs: Inputs, run: Run) -> Summary:
             tokens = language(step - config.copying_steps)
         return list(tokens.split(rows))
 
-    history = train(
-        model, next_token_loss, batch_at,
-        config=training, steps=steps, run=run, name="pretrain",
-    )  # fmt: skip
+    def documents_at(step: int) -> list[int]:
+        past = step - config.copying_steps
+        return reader.documents_of(run.seed, past, batch_size, config.sequence_length) if past >= 0 else []
+
+    def train_part(name: str, first: int, count: int) -> "History":
+        return train(
+            model, next_token_loss, lambda step: batch_at(first + step), config=training, steps=count, run=run,
+            name=name, split=split_windows, rows=batch_size, documents_at=lambda step: documents_at(first + step),
+            flops_per_token=model.config.training_flops_per_token(config.sequence_length), last=name == "pretrain",
+        )  # fmt: skip
+
+    histories = []
+    if dense_steps and config.model.moe:
+        run.info(f"pretrain: {dense_steps:,} steps of the dense model that the experts grow from")
+        histories.append(
+            phase(run.state, "pretrain-dense", "pretrain", lambda: train_part("pretrain-dense", 0, dense_steps))
+        )
+        model = upcycle(model, config.model.moe, seed=run.seed).to(run.device)
+    histories.append(train_part("pretrain", dense_steps, steps - dense_steps))
+    history = joined(histories)
     after = held_out_loss(model, reader, config.sequence_length)
     predicted = law.predict_loss(size, config.tokens)
     facts = save_trained(run, model, tokenizer, "language modelling", history, config.sequence_length)

@@ -15,6 +15,7 @@ from components.training.extend import ExtendConfig, extend_context
 from components.training.language_modelling import held_out_loss, mark_padding, next_token_loss
 from components.training.pretrain import PretrainConfig, pretrain
 from model.checkpoint import load_model
+from model.config import MoEConfig
 from model.transformer import Transformer
 
 
@@ -89,6 +90,44 @@ def test_extension_raises_the_base_and_helps_beyond_the_old_length(inputs, base,
     assert shorter["value"] < 1.1 * shorter["baseline"]
     assert summary["long_windows"] > 0
     assert json.loads((run.output / "training.json").read_text())["history"]
+
+
+def test_progressive_extension_goes_through_every_length_and_resumes(inputs, base, tmp_path):
+    config = ExtendConfig(
+        lengths=(48, 64), sequence_length=96, rope_theta=1e7, tokens=18_000, batch_tokens=192, learning_rate=3e-3,
+        checkpoint_every=10, log_every=10,
+    )  # fmt: skip
+    given = {"base": base, "shards": inputs["shards"]}
+    run = make_run(tmp_path / "a")
+    summary = extend_context(config, given, run)
+    assert summary["lengths"] == [48, 64, 96]
+    history = json.loads((run.output / "training.json").read_text())["history"]
+    steps = [point["step"] for point in history]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == summary["steps"]
+    again = make_run(tmp_path / "a")  # the state of a run that was killed after training
+    (run.output / "model.safetensors").rename(tmp_path / "expected")
+    extend_context(config, given, again)
+    assert sum("RoPE base" in message for message in again.messages) == 1, "finished phases are not repeated"
+    assert (again.output / "model.safetensors").read_bytes() == (tmp_path / "expected").read_bytes()
+    with pytest.raises(ValueError, match="expected ascending"):
+        ExtendConfig(lengths=(64, 48), sequence_length=96, tokens=1)
+
+
+def test_experts_grow_from_a_dense_model(inputs, tmp_path):
+    experts = MODEL.model_copy(
+        update={"moe": MoEConfig(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
+                                 shared_expert_intermediate_size=32)}
+    )  # fmt: skip
+    run = make_run(tmp_path)
+    config = pretraining(model=experts, tokens=20_000, upcycle_share=0.5, checkpoint_every=10)
+    summary = pretrain(config, inputs, run)
+    assert any("dense model that the experts grow from" in message for message in run.messages)
+    assert load_model(run.output).config.moe is not None
+    history = json.loads((run.output / "training.json").read_text())["history"]
+    assert "router_top_share" not in history[0]
+    assert 0 < history[-1]["router_top_share"] < 1
+    assert summary["effects"][0]["value"] < 0.8 * summary["effects"][0]["baseline"]
 
 
 def test_padding_carries_no_loss(inputs):
