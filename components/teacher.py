@@ -19,6 +19,8 @@ from components.stage import StageError
 if TYPE_CHECKING:
     import httpx
 
+    from model.generation import Generation
+
 Message = dict[str, str]
 Scores = dict[str, float]
 
@@ -146,42 +148,41 @@ class CheckpointTeacher:
         if folder is None or not (folder / "config.json").is_file():
             raise StageError(f"teacher: no checkpoint at {folder}; set teacher.checkpoint to a Hugging Face folder")
         from model.checkpoint import load_model
+        from model.generation import Engine
         from model.tokenizer import Tokenizer
 
         self.tokenizer = Tokenizer.load(folder)
-        self.model = load_model(folder, device=device).eval()
-        self.device, self.batch_size = device, batch_size
+        # one engine for all questions: what their prompts begin with alike is read once
+        self.engine = Engine(load_model(folder, device=device).eval(), max_running=batch_size)
 
     def complete(self, messages: Sequence[Message], *, max_tokens: int = 512, temperature: float = 0.0) -> str:
         return self._complete([messages], max_tokens, temperature)[0]
 
     def score(self, messages: Sequence[Message], choices: Sequence[str]) -> Scores:
-        import torch
-
-        prompt = self.tokenizer.render_chat(list(messages), add_generation_prompt=True)
-        firsts = [self.tokenizer.encode(choice)[0] for choice in choices]
-        with torch.inference_mode():
-            hidden = self.model(torch.tensor([prompt], device=self.device))  # (1, T, H)
-            logits = self.model.logits(hidden[:, -1:])[0, 0].float()  # (V,)
-        masses = torch.softmax(logits, dim=-1)[firsts].tolist()
-        return _distribution(dict(zip(choices, masses, strict=True)))
+        return self._score([messages], choices)[0]
 
     def complete_all(self, prompts: Sequence[str], *, max_tokens: int = 512) -> list[str]:
-        texts: list[str] = []
-        for start in range(0, len(prompts), self.batch_size):
-            texts += self._complete([_user(p) for p in prompts[start : start + self.batch_size]], max_tokens, 0.0)
-        return texts
+        return self._complete([_user(prompt) for prompt in prompts], max_tokens, 0.0)
 
     def score_all(self, prompts: Sequence[str], choices: Sequence[str]) -> list[Scores]:
-        return [self.score(_user(prompt), choices) for prompt in prompts]
+        return self._score([_user(prompt) for prompt in prompts], choices)
 
     def _complete(self, batch: Sequence[Sequence[Message]], max_tokens: int, temperature: float) -> list[str]:
+        stops = (self.tokenizer.im_end_id, self.tokenizer.eos_id)
+        answers = self._generate(batch, max_new_tokens=max_tokens, temperature=temperature, stop_ids=stops)
+        return [self.tokenizer.decode(answer.tokens) for answer in answers]
+
+    def _score(self, batch: Sequence[Sequence[Message]], choices: Sequence[str]) -> list[Scores]:
+        firsts = [self.tokenizer.encode(choice)[0] for choice in choices]
+        answers = self._generate(batch, max_new_tokens=1, log_probs_of=firsts)
+        masses = [[math.exp(log_prob) for log_prob in answer.asked[0]] for answer in answers]
+        return [_distribution(dict(zip(choices, of_prompt, strict=True))) for of_prompt in masses]
+
+    def _generate(self, batch: Sequence[Sequence[Message]], **options: Any) -> "list[Generation]":
         from model.generation import generate
 
         prompts = [self.tokenizer.render_chat(list(messages), add_generation_prompt=True) for messages in batch]
-        stops = (self.tokenizer.im_end_id, self.tokenizer.eos_id)
-        answers = generate(self.model, prompts, max_new_tokens=max_tokens, temperature=temperature, stop_ids=stops)
-        return [self.tokenizer.decode(answer.tokens) for answer in answers]
+        return generate(self.engine, prompts, **options)
 
 
 def _user(prompt: str) -> list[Message]:

@@ -25,6 +25,8 @@ def chat_command(name: str, *, system: str, temperature: float, max_new_tokens: 
                 print(piece, end="", flush=True)
         except KeyboardInterrupt:  # ends the answer, not the conversation
             reply.close()
+        except ValueError as error:  # the conversation has outgrown the context
+            print(f"{error}, or start anew", end="", file=sys.stderr)
         print()
 
 

@@ -105,6 +105,13 @@ class ModelConfig(_Frozen):
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def context_length(self) -> int:
+        """Tokens that a text may have, prompt and answer together."""
+        scaling = self.rope_scaling
+        stretched = 0 if scaling is None else int(scaling.factor * scaling.original_max_position_embeddings)
+        return max(self.max_position_embeddings, stretched)
+
     # ---- parameters -------------------------------------------------------------------------------------
 
     def num_parameters(self) -> int:

@@ -59,6 +59,8 @@ def passkey_outcomes(
             [problem.prompt for problem in batch],
             max_new_tokens=MAX_ANSWER_TOKENS,
             stop_ids=(tokenizer.eos_id, tokenizer.im_end_id),
+            # how a model does beyond its context is part of the question
+            context=max(model.config.context_length, max(len(problem.prompt) for problem in batch) + MAX_ANSWER_TOKENS),
         )
         outcomes += [is_right(tokenizer.decode(a.tokens), p.answer) for a, p in zip(answers, batch, strict=True)]
         advance(len(batch))

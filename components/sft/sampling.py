@@ -32,9 +32,12 @@ def sample_answers(
 ) -> list[list[Answer]]:  # fmt: skip
     """``samples`` answers to every prompt, in the order of the prompts."""
     encoded = [tokenizer.render_chat(messages) for messages in prompts]
+    longest = max(map(len, encoded), default=0) + max_new_tokens
     generations = generate(
         model, encoded, max_new_tokens=max_new_tokens, temperature=temperature,
         stop_ids=(tokenizer.im_end_id, tokenizer.eos_id), seed=seed, samples_per_prompt=samples, batch_rows=512,
+        # a base model is asked as well, whose context may be shorter than a task: its answer shows it
+        context=max(model.config.context_length, longest),
     )  # fmt: skip
     answers = [
         Answer(tokenizer.decode(g.tokens), encoded[i // samples], g.tokens, g.log_probs, g.finished)

@@ -30,7 +30,7 @@ def test_pieces_join_to_the_greedy_generation(checkpoint):
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
     )
     stops = (conversation.tokenizer.im_end_id, conversation.tokenizer.eos_id)
-    [expected] = generate(conversation.model, [prompt], max_new_tokens=24, stop_ids=stops)
+    [expected] = generate(conversation.engine, [prompt], max_new_tokens=24, stop_ids=stops)
     text = conversation.tokenizer.decode(expected.tokens)
     assert "".join(pieces) == text[: len("".join(pieces))]
     assert text[len("".join(pieces)) :].strip("\ufffd") == "", "only an unfinished character may be missing"

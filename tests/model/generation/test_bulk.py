@@ -1,4 +1,5 @@
-"""Generation against ``transformers``; sampling that depends on the request alone; log-probabilities that are true."""
+"""Many answers against ``transformers`` and a plain forward pass; sampling that depends on the request alone;
+log-probabilities that are true."""
 
 import random
 from collections import Counter
@@ -7,8 +8,8 @@ import pytest
 import torch
 from model_shapes import CONFIGS, make_config, make_model
 
-from model import generation
-from model.generation import generate
+from model.config import DualChunkConfig, RopeScaling
+from model.generation import Engine, generate
 from model.loss import token_log_probs
 
 
@@ -20,7 +21,16 @@ def model():
 @pytest.fixture(scope="module")
 def prompts():
     source = random.Random(0)
-    return [[source.randrange(200) for _ in range(source.randrange(1, 20))] for _ in range(10)]
+    return [[source.randrange(200) for _ in range(source.choice([1, 4, 16, 19, 40]))] for _ in range(10)]
+
+
+def greedily(model, prompt: list[int], count: int) -> list[int]:
+    """One whole forward pass a token."""
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(count):
+            ids.append(int(model.logits(model(torch.tensor([ids]))[0, -1]).argmax()))
+    return ids[len(prompt) :]
 
 
 STOPS = tuple(range(12))
@@ -39,6 +49,26 @@ def test_greedy_equals_transformers(name, twin, prompts):
             eos_token_id=None,
         )  # fmt: skip
         assert answer.tokens == expected[0, len(prompt) :].tolist()
+
+
+LONG = {
+    "dual chunks": {"dual_chunk_attention": DualChunkConfig(chunk_size=40, local_size=8)},
+    "dual chunks with a scale": {
+        "dual_chunk_attention": DualChunkConfig(chunk_size=40, local_size=8, original_max_position_embeddings=24)
+    },
+    "yarn": {"rope_scaling": RopeScaling(factor=4.0, original_max_position_embeddings=64)},
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_texts_equal_whole_forward_passes(name):
+    """Prefill and decode over several chunks, prompts that end before, at and after a chunk's end among them."""
+    model = make_model(make_config(4, 2, **LONG[name]))
+    source = random.Random(1)
+    prompts = [[source.randrange(200) for _ in range(length)] for length in (1, 20, 31, 32, 33, 64, 100, 150)]
+    answers = generate(model, prompts, max_new_tokens=24)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer.tokens == greedily(model, prompt, 24)
 
 
 @pytest.mark.parametrize("options", SAMPLING)
@@ -78,6 +108,15 @@ def test_log_probs_equal_teacher_forcing(model, prompts, options):
         torch.testing.assert_close(torch.tensor(answer.log_probs), forced, atol=1e-4, rtol=1e-4)
 
 
+def test_top_log_probs_are_the_likeliest_tokens(model, prompts):
+    [answer] = generate(model, prompts[:1], max_new_tokens=3, temperature=0.5, top_log_probs=4)
+    with torch.no_grad():
+        logits = model.logits(model(torch.tensor([prompts[0] + answer.tokens[:2]])))[0, -1] / 0.5
+    values, tokens = logits.log_softmax(0).topk(4)
+    assert [token for token, _ in answer.top[2]] == tokens.tolist()
+    torch.testing.assert_close(torch.tensor([value for _, value in answer.top[2]]), values, atol=1e-4, rtol=1e-4)
+
+
 def test_answers_end_at_their_first_stop_token(model, prompts):
     answers = generate(model, prompts * 4, max_new_tokens=30, temperature=1.0, stop_ids=STOPS)
     assert {answer.finished for answer in answers} == {True, False}
@@ -103,18 +142,19 @@ def test_samples_follow_the_distribution(model):
         assert counts[token] / 4000 == pytest.approx(share, abs=4 * (share * (1 - share) / 4000) ** 0.5)
 
 
-def test_top_p_keeps_the_fewest_tokens_that_hold_the_mass(model):
-    sampler = generation._Sampler(1.0, top_p=0.6, top_k=0)
-    logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log().repeat(100, 1)
-    chosen, log_probs = sampler(logits, torch.linspace(0, 0.9999, 100).double())
-    assert set(chosen.tolist()) == {1, 3}
-    torch.testing.assert_close(log_probs[0], torch.tensor(0.5).log())  # under the whole distribution
+def test_an_engine_serves_several_calls(model, prompts):
+    engine = Engine(model)
+    first = generate(engine, prompts, max_new_tokens=8)
+    assert first == generate(engine, prompts, max_new_tokens=8) == generate(model, prompts, max_new_tokens=8)
+    assert engine.statistics().reused_tokens >= sum(map(len, prompts)), "the second call read nothing again"
 
 
-def test_long_prompts_are_read_in_several_batches(model, prompts, monkeypatch):
-    expected = generate(model, prompts, max_new_tokens=5)
-    monkeypatch.setattr(generation, "PREFILL_TOKENS", 25)
-    assert [a.tokens for a in generate(model, prompts, max_new_tokens=5)] == [a.tokens for a in expected]
+def test_an_answer_ends_with_the_context(model):
+    [answer] = generate(model, [[1] * 250], max_new_tokens=30)
+    assert (len(answer.tokens), answer.finished) == (6, False)
+    [longer] = generate(model, [[1] * 250], max_new_tokens=30, context=1000)
+    assert len(longer.tokens) == 30
+    assert longer.tokens[:6] == answer.tokens
 
 
 def test_no_prompts_no_answers(model):
@@ -123,13 +163,32 @@ def test_no_prompts_no_answers(model):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"samples_per_prompt": 0}],
-)
+    [
+        {"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_k": -1},
+        {"samples_per_prompt": 0}, {"repetition_penalty": 0.0}, {"top_log_probs": -1},
+    ],
+)  # fmt: skip
 def test_bad_settings_are_refused(model, settings):
     with pytest.raises(ValueError, match=r"must be at least|out of range"):
         generate(model, [[1]], **{"max_new_tokens": 4, **settings})
 
 
-def test_an_empty_prompt_is_refused(model):
-    with pytest.raises(ValueError, match="prompt 1 has no tokens"):
-        generate(model, [[1], []], max_new_tokens=4)
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([], "prompt 1 has no tokens"),
+        ([3, 200], "prompt 1 holds a token outside the vocabulary of 200 rows"),
+        ([1] * 256, "prompt 1 has 256 tokens and the context 256, one of them for the answer: shorten the prompt by 1"),
+    ],
+)
+def test_a_bad_prompt_is_refused_by_its_number(model, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, [[1], prompt], max_new_tokens=4)
+
+
+def test_the_log_probs_of_chosen_tokens_are_reported(model, prompts):
+    answers = generate(model, prompts[:3], max_new_tokens=1, log_probs_of=[7, 150])
+    for prompt, answer in zip(prompts, answers, strict=False):
+        with torch.no_grad():
+            expected = model.logits(model(torch.tensor([prompt])))[0, -1].log_softmax(0)
+        torch.testing.assert_close(torch.tensor(answer.asked[0]), expected[[7, 150]], atol=1e-4, rtol=1e-4)
