@@ -40,19 +40,24 @@ CALL_START, CALL_END = "<tool_call>", "</tool_call>"
 
 
 def segments(
-    messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: Sequence[Any] | None = None
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = False,
+    tools: Sequence[Any] | None = None,
+    default_system: str | None = DEFAULT_SYSTEM,
 ) -> Iterator[Segment]:
-    """The conversation as text and control tokens, in order."""
+    """The conversation as text and control tokens, in order.
+
+    ``default_system`` stands where ``messages`` begin without a system message; None: no system turn then, but for
+    ``tools``, which need one.
+    """
     if not messages:
         raise ValueError("a conversation needs at least one message")
-    system, rest = _system_text(messages)
-    yield Segment(START, control=True)
-    if tools:
-        yield Segment("system\n" + system + _TOOLS_BEFORE + "".join("\n" + _json(tool) for tool in tools))
-        yield from _with_call_tokens(_TOOLS_AFTER)
-    else:
-        yield Segment("system\n" + system)
-    yield from _end()
+    system, rest = default_system, messages
+    if messages[0]["role"] == "system":
+        system, rest = messages[0]["content"], messages[1:]
+    if system is not None or tools:
+        yield from _system_turn(system or "", tools)
     for index, message in enumerate(rest):
         role = message["role"]
         if role == "assistant":
@@ -70,10 +75,14 @@ def segments(
         yield Segment("assistant\n")
 
 
-def _system_text(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
-    if messages[0]["role"] == "system":
-        return messages[0]["content"], messages[1:]
-    return DEFAULT_SYSTEM, messages
+def _system_turn(system: str, tools: Sequence[Any] | None) -> Iterator[Segment]:
+    yield Segment(START, control=True)
+    if tools:
+        yield Segment("system\n" + system + _TOOLS_BEFORE + "".join("\n" + _json(tool) for tool in tools))
+        yield from _with_call_tokens(_TOOLS_AFTER)
+    else:
+        yield Segment("system\n" + system)
+    yield from _end()
 
 
 def _end(*, learned: bool = False) -> Iterator[Segment]:
