@@ -1,134 +1,88 @@
 """Model folders in the Hugging Face layout: config.json, safetensors (one file or shards), generation_config.json.
 
-What is read is checked tensor by tensor, so a wrong file fails here, by name, and never later as strange text.
+What is read is checked tensor by tensor (``model.sources``), so a wrong file fails here, by name.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from model.config import ModelConfig, ModelFormatError
+from model.config import ModelConfig
+from model.hf_config import config_from_hf, config_to_hf
+from model.sources import FolderSource, check_source, expert_names, finite_pieces, read_config
 from model.sparse_prefill import SparsePrefill
+from model.tensor_files import INDEX, SHARD_BYTES, WEIGHTS, Entry, write_json, write_tensors
 from model.transformer import Transformer
 
 if TYPE_CHECKING:
     from model.tokenizer import Tokenizer
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
-
-def save_model(folder: Path | str, model: Transformer, tokenizer: "Tokenizer | None" = None) -> None:
+def save_model(
+    folder: Path | str, model: Transformer, tokenizer: "Tokenizer | None" = None, *, shard_bytes: int = SHARD_BYTES
+) -> None:
     """Write a folder that ``load_model`` and ``transformers`` load; equal models give equal bytes."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        parts = _expert_names(name, model.config)
-        stacked = tensor.detach().cpu()
-        tensors |= dict(zip(parts, stacked, strict=True)) if parts else {name: stacked}
-    dtype = str(model.output_weight.dtype).removeprefix("torch.")
-    config = model.config.to_hf() | {"dtype": dtype, "torch_dtype": dtype}
-    if tokenizer is not None:
-        stops = [tokenizer.im_end_id, tokenizer.eos_id]
-        config |= {"bos_token_id": None, "eos_token_id": tokenizer.im_end_id, "pad_token_id": tokenizer.eos_id}
-        _write_json(
-            folder / "generation_config.json",
-            {"do_sample": False, "eos_token_id": stops, "pad_token_id": tokenizer.eos_id},
-        )
-        tokenizer.save(folder)
-    _write_json(folder / "config.json", config)
+        parts = expert_names(name, model.config)
+        tensors |= dict(zip(parts, tensor, strict=True)) if parts else {name: tensor}
+    entries = {name: Entry(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    write_config(folder, model.config, model.output_weight.dtype, tokenizer)
     if isinstance(model.sparse_prefill, SparsePrefill):
         model.sparse_prefill.write(folder)
-    whole = {name: tensors[name].contiguous() for name in sorted(tensors)}
-    save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
+
+    def pieces(name: str) -> Iterable[Tensor]:
+        yield tensors[name].detach().cpu()
+
+    write_tensors(folder, entries, pieces, shard_bytes=shard_bytes)
+
+
+def write_config(folder: Path, config: ModelConfig, dtype: torch.dtype, tokenizer: "Tokenizer | None") -> None:
+    """Everything of a model folder but its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = str(dtype).removeprefix("torch.")
+    values = config_to_hf(config) | {"dtype": written, "torch_dtype": written}
+    if tokenizer is not None:
+        stops = list(dict.fromkeys((tokenizer.im_end_id, tokenizer.eos_id)))
+        values |= {"bos_token_id": None, "eos_token_id": tokenizer.im_end_id, "pad_token_id": tokenizer.eos_id}
+        generation = {"do_sample": False, "eos_token_id": stops, "pad_token_id": tokenizer.eos_id}
+        write_json(folder / "generation_config.json", generation)
+        tokenizer.save(folder)
+    write_json(folder / "config.json", values)
 
 
 def load_config(folder: Path | str) -> ModelConfig:
     """``config.json`` of a model folder."""
-    path = Path(folder) / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelFormatError(f"{path}: holds no JSON object")
-    return ModelConfig.from_hf(values)
+    folder = Path(folder)
+    return config_from_hf(read_config(folder), str(folder / "config.json"))
 
 
 def load_model(
     folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transformer:
-    """Read a model folder, every tensor checked for its name, shape and NaN."""
-    folder = Path(folder)
-    config = load_config(folder)
+    """Read a model folder, every tensor checked for its name, shape and NaN (ModelFormatError)."""
+    source = FolderSource(Path(folder))
+    entries = check_source(source)
     with torch.device("meta"):
-        model = Transformer(config)
-    own = model.state_dict()
-    stacks = {name: parts for name in own if (parts := _expert_names(name, config))}
-    expected = {name: tensor.shape for name, tensor in own.items() if name not in stacks}
-    expected |= {part: own[name].shape[1:] for name, parts in stacks.items() for part in parts}
-    state: dict[str, Tensor] = {}
-    for file, name, tensor in _read_tensors(folder):
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue  # some writers repeat the tied matrix
-        if name not in expected:
-            raise ModelFormatError(f"{file}: unexpected tensor {name}, which config.json does not call for")
-        if tensor.shape != expected[name]:
-            raise ModelFormatError(
-                f"{file}: {name} has shape {tuple(tensor.shape)}, config.json says {tuple(expected[name])}"
-            )
-        if not torch.isfinite(tensor).all():
-            raise ModelFormatError(f"{file}: {name} holds NaN or infinite values")
-        state[name] = tensor.to(device=device, dtype=dtype)
-    if missing := sorted(expected.keys() - state.keys()):
-        raise ModelFormatError(f"{folder}: missing tensor {missing[0]} ({len(missing)} missing in all)")
-    for name, parts in stacks.items():
-        state[name] = torch.stack([state.pop(part) for part in parts])
+        model = Transformer(source.config)
+    state = {name: torch.empty(tensor.shape, dtype=dtype, device=device) for name, tensor in model.state_dict().items()}
+    targets: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        parts = expert_names(name, source.config)
+        targets |= dict(zip(parts, tensor, strict=True)) if parts else {name: tensor}
+    for name in entries:
+        row = 0
+        for piece in finite_pieces(source, name):
+            targets[name][row : row + len(piece)] = piece
+            row += len(piece)
     model.load_state_dict(state, assign=True)
     model.reset_rotation(device)
-    model.sparse_prefill = SparsePrefill.read_from(folder, config)
+    model.sparse_prefill = SparsePrefill.read_from(Path(folder), source.config)
     return model
 
 
-def _expert_names(name: str, config: ModelConfig) -> list[str]:
-    """Names in a checkpoint of the experts that the model keeps stacked in one parameter; empty for any other."""
-    if config.moe is None or ".experts." not in name:
-        return []
-    layer, matrix = name.split(".experts.")
-    return [f"{layer}.experts.{index}.{matrix}.weight" for index in range(config.moe.num_experts)]
-
-
-def _read_tensors(folder: Path) -> Iterator[tuple[str, str, Tensor]]:
-    """(file name, tensor name, tensor) of every tensor in the folder's weight files."""
-    for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (not a dict)
-                    yield path.name, name, file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise ModelFormatError(f"{path}: not a whole safetensors file: {error}") from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
-    if not (folder / INDEX).exists():
-        raise ModelFormatError(f"{folder}: neither {WEIGHTS} nor {INDEX} is there")
-    try:
-        names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
-        raise ModelFormatError(f"{folder / INDEX}: no weight_map of tensor names to files") from error
-    for name in sorted(names):
-        if not (folder / name).exists():
-            raise ModelFormatError(f"{folder}: {name}, named in {INDEX}, is missing")
-    return [folder / name for name in sorted(names)]
-
-
-def _write_json(path: Path, values: dict) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+__all__ = ["INDEX", "WEIGHTS", "load_config", "load_model", "save_model", "write_config"]

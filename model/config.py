@@ -1,11 +1,11 @@
 """What a model is made of: shapes, parameter counts and FLOPs, as pure arithmetic (this module needs no torch).
 
 Field names are those of ``transformers``' ``Qwen2Config`` and ``Qwen2MoeConfig``, so that ``config.json`` is
-written and read without a translation table. Figures of the published sizes: Qwen2.5 report (arXiv
-2412.15115), table 1.
+written and read (``model.hf_config``) without a translation table. Figures of the published sizes: Qwen2.5 report
+(arXiv 2412.15115), table 1.
 """
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -159,87 +159,6 @@ class ModelConfig(_Frozen):
     def training_flops_per_token(self, sequence_length: int) -> float:
         """Backward costs twice the forward pass."""
         return 3.0 * self.forward_flops_per_token(sequence_length)
-
-    # ---- Hugging Face's config.json ---------------------------------------------------------------------
-
-    def to_hf(self) -> dict[str, Any]:
-        """The content of ``config.json`` for ``Qwen2ForCausalLM`` or ``Qwen2MoeForCausalLM``."""
-        values: dict[str, Any] = {
-            "architectures": ["Qwen2MoeForCausalLM" if self.moe else "Qwen2ForCausalLM"],
-            "model_type": "qwen2_moe" if self.moe else "qwen2",
-            "hidden_act": "silu",
-            "attention_dropout": 0.0,
-            "use_sliding_window": False,
-            "use_cache": True,
-            **{name: getattr(self, name) for name in _SHARED_FIELDS},
-        }
-        if self.rope_scaling:
-            scaling = self.rope_scaling.model_dump(exclude_none=True)
-            values["rope_scaling"] = {"rope_type": "yarn", **scaling}
-        if self.dual_chunk_attention:
-            values["dual_chunk_attention_config"] = self.dual_chunk_attention.model_dump()
-        if self.moe:
-            values |= self.moe.model_dump()
-            values |= {"decoder_sparse_step": 1, "mlp_only_layers": []}
-        return values
-
-    @classmethod
-    def from_hf(cls, values: dict[str, Any]) -> "ModelConfig":
-        """Read ``config.json`` content, refusing what this model cannot reproduce exactly."""
-        model_type = values.get("model_type")
-        if model_type not in ("qwen2", "qwen2_moe"):
-            raise ModelFormatError(f"config.json: model_type is {model_type!r}, expected 'qwen2' or 'qwen2_moe'")
-        if values.get("hidden_act", "silu") != "silu":
-            raise ModelFormatError(f"config.json: hidden_act {values['hidden_act']!r} is not 'silu'")
-        if values.get("use_sliding_window"):
-            raise ModelFormatError("config.json: use_sliding_window is true; sliding windows are not supported")
-        fields = {name: values[name] for name in _SHARED_FIELDS if values.get(name) is not None}
-        for name in _REQUIRED_FIELDS:
-            if name not in fields:
-                raise ModelFormatError(f"config.json: {name} is missing")
-        head_dim = values.get("head_dim")
-        if head_dim and head_dim * fields["num_attention_heads"] != fields["hidden_size"]:
-            raise ModelFormatError(f"config.json: head_dim {head_dim} x num_attention_heads is not hidden_size")
-        fields |= _rope_from_hf(values)
-        if chunks := values.get("dual_chunk_attention_config"):
-            known = {name: chunks[name] for name in DualChunkConfig.model_fields if name in chunks}
-            fields["dual_chunk_attention"] = known
-        if model_type == "qwen2_moe":
-            if values.get("decoder_sparse_step", 1) != 1 or values.get("mlp_only_layers"):
-                raise ModelFormatError("config.json: dense layers between MoE layers are not supported")
-            fields["moe"] = {name: values[name] for name in MoEConfig.model_fields if name in values}
-        try:
-            return cls.model_validate(fields)
-        except ValueError as error:
-            raise ModelFormatError(f"config.json: {error}") from error
-
-
-_REQUIRED_FIELDS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads",
-)  # fmt: skip
-_SHARED_FIELDS = (
-    *_REQUIRED_FIELDS, "max_position_embeddings", "rope_theta", "rms_norm_eps", "tie_word_embeddings",
-    "initializer_range",
-)  # fmt: skip
-
-
-def _rope_from_hf(values: dict[str, Any]) -> dict[str, Any]:
-    """``rope_theta`` and ``rope_scaling`` from either spelling: top-level keys or ``rope_parameters``."""
-    parameters = dict(values.get("rope_parameters") or {}) | dict(values.get("rope_scaling") or {})
-    fields: dict[str, Any] = {}
-    theta = parameters.pop("rope_theta", None)
-    if theta is not None:
-        fields["rope_theta"] = theta
-    kind = parameters.pop("rope_type", None) or parameters.pop("type", None) or "default"
-    parameters.pop("type", None)
-    if kind == "default":
-        return fields
-    if kind != "yarn":
-        raise ModelFormatError(f"config.json: rope type {kind!r} is not 'default' or 'yarn'")
-    known = {name: parameters[name] for name in RopeScaling.model_fields if parameters.get(name) is not None}
-    known.setdefault("original_max_position_embeddings", values.get("max_position_embeddings"))
-    return fields | {"rope_scaling": known}
 
 
 def _published(

@@ -71,9 +71,9 @@ def _facts(inputs: Mapping[str, Artifact]) -> list[dict[str, str]]:
             ("vocabulary", f"{shards['vocab_size']:,}"),
         ]
     if "pretrain" in inputs:
-        from model.config import ModelConfig
+        from model.hf_config import config_from_hf
 
-        config = ModelConfig.from_hf(_json(inputs["pretrain"].path / "config.json"))
+        config = config_from_hf(_json(inputs["pretrain"].path / "config.json"))
         size, inner = config.num_parameters(), config.num_non_embedding_parameters()
         found.insert(0, (f"parameters ({inner / 1e6:,.2f}M without embeddings)", f"{size / 1e6:,.2f}M"))
     trained = [_optional(inputs, stage, "training.json") or {} for stage in CHECKPOINTS]

@@ -101,7 +101,7 @@ def test_extra_tensor_is_named(folder):
 
 def test_misshapen_tensor_is_named_with_both_shapes(folder):
     edit_tensors(folder, lambda tensors: tensors.update({"model.norm.weight": torch.ones(7)}))
-    with pytest.raises(ModelFormatError, match=r"model\.norm\.weight has shape \(7,\), config.json says \(32,\)"):
+    with pytest.raises(ModelFormatError, match=r"model\.norm\.weight has shape \(7,\), the config says \(32,\)"):
         load_model(folder)
 
 

@@ -14,6 +14,7 @@ from components.evaluation.report import ReportConfig, render, write_report
 from components.scaling.law import SweepPoint, fit_scaling_law
 from components.stage import StageError, effect
 from model.config import ModelConfig
+from model.hf_config import config_to_hf
 
 QUALITY = {"base": (2.0, 0.0, 0.02), "long": (2.02, 1.0, 0.03), "sft": (2.1, 1.0, 0.45), "dpo": (2.1, 1.0, 0.6),
            "rl": (2.1, 0.98, 0.75)}  # fmt: skip
@@ -82,7 +83,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PlainArtifa
         history = [{"step": s, "loss": 5 / s, "reward": s / 9, "pass_rate": s / 10, "tokens": s} for s in range(1, 9)]
         training = {"objective": stage, "steps": 8, "tokens": 1_000, "flops": 1e9, "history": history}
         (root / stage / "training.json").write_text(json.dumps(training))
-        (root / stage / "config.json").write_text(json.dumps(config.to_hf()))
+        (root / stage / "config.json").write_text(json.dumps(config_to_hf(config)))
         made[stage] = make_artifact("checkpoint", root / stage)
     made["ngram"] = write_evaluation(root / "ngram", 2.4, 0, 0, 0)
     for name, (bits, keys, verified) in QUALITY.items():
