@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.hf_config import config_from_hf, config_to_hf
-from model.sources import FolderSource, check_source, expert_names, finite_pieces, read_config
+from model.sources import FolderSource, Source, check_source, expert_names, finite_pieces, read_config
 from model.sparse_prefill import SparsePrefill
 from model.tensor_files import INDEX, SHARD_BYTES, WEIGHTS, Entry, write_json, write_tensors
 from model.transformer import Transformer
@@ -64,8 +64,20 @@ def load_config(folder: Path | str) -> ModelConfig:
 def load_model(
     folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transformer:
-    """Read a model folder, every tensor checked for its name, shape and NaN (ModelFormatError)."""
-    source = FolderSource(Path(folder))
+    """Read a model folder, quantised or not, every tensor checked for its name, shape and NaN (ModelFormatError)."""
+    from model.quantized_folder import is_quantized, load_quantized
+
+    folder = Path(folder)
+    if is_quantized(read_config(folder)):
+        model = load_quantized(folder, device, dtype)
+    else:
+        model = load_source(FolderSource(folder), device, dtype)
+    model.sparse_prefill = SparsePrefill.read_from(folder, model.config)
+    return model
+
+
+def load_source(source: Source, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
+    """The model of a checkpoint in any format, checked likewise."""
     entries = check_source(source)
     with torch.device("meta"):
         model = Transformer(source.config)
@@ -81,8 +93,7 @@ def load_model(
             row += len(piece)
     model.load_state_dict(state, assign=True)
     model.reset_rotation(device)
-    model.sparse_prefill = SparsePrefill.read_from(Path(folder), source.config)
     return model
 
 
-__all__ = ["INDEX", "WEIGHTS", "load_config", "load_model", "save_model", "write_config"]
+__all__ = ["INDEX", "WEIGHTS", "load_config", "load_model", "load_source", "save_model", "write_config"]

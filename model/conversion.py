@@ -14,6 +14,7 @@ from torch import Tensor
 from model.checkpoint import write_config
 from model.config import ModelFormatError
 from model.sources import FolderSource, Source, check_source, finite_pieces
+from model.sparse_prefill import SparsePrefill
 from model.tensor_files import SHARD_BYTES, write_tensors
 
 Advance = Callable[[int], None]
@@ -60,6 +61,8 @@ def convert(
             advance(converted.nbytes)
 
     write_config(folder, source.config, written["model.embed_tokens.weight"].dtype, tokenizer)
+    if isinstance(source, FolderSource) and (sparse := SparsePrefill.read_from(source.folder, source.config)):
+        sparse.write(folder)
     write_tensors(folder, written, pieces, shard_bytes=shard_bytes)
 
 

@@ -123,7 +123,7 @@ def _rope(values: dict[str, Any]) -> dict[str, Any]:
 
 def _first_problem(error: ValueError) -> str:
     """Key and message of the first thing that pydantic found."""
-    problems = getattr(error, "errors", list)()
+    problems: list[Any] = getattr(error, "errors", list)()
     if not problems:
         return str(error)
     place = ".".join(map(str, problems[0]["loc"]))

@@ -22,11 +22,17 @@ from model.transformer import Transformer
 class Source(Protocol):
     """A checkpoint in some format."""
 
-    config: ModelConfig
-    origin: str
-    """What it is called in messages."""
-    entries: Mapping[str, Entry]
-    """Shapes and types under the names of published Qwen2 checkpoints."""
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def origin(self) -> str:
+        """What it is called in messages."""
+        ...
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Shapes and types under the names of published Qwen2 checkpoints."""
+        ...
 
     def pieces(self, name: str) -> Iterator[Tensor]:
         """Rows of one tensor in order, some at a time."""

@@ -145,7 +145,7 @@ def _write_file(
         written = 0
         for piece in pieces(name):
             data = piece.detach().cpu().to(entries[name].dtype).contiguous().reshape(-1)
-            written += stream.write(data.view(torch.uint8).numpy())  # numpy knows no bfloat16
+            written += stream.write(data.view(torch.uint8).numpy().data)  # numpy knows no bfloat16
         if written != entries[name].bytes:
             raise ValueError(f"{name}: {written} bytes were given for {entries[name].bytes}")
 
