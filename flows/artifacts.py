@@ -84,9 +84,7 @@ def needed(store: ArtifactStore, catalog: Catalog) -> set[str]:
         waiting += [stage.artifact_digest for stage in catalog.stages_of(run.id) if stage.artifact_digest]
         if run.state == "completed":
             completed.add(run.name.rpartition("-")[0].rpartition("-")[0])
-    for alias in ("base", "long", "sft", "dpo", "rl"):
-        if digest := catalog.resolve_alias(alias):
-            waiting.append(digest)
+    waiting += catalog.aliases().values()
     return ancestors(store, waiting)
 
 

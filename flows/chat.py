@@ -2,7 +2,7 @@
 
 import sys
 
-from flows.checkpoints import find_checkpoint
+from flows.checkpoints import find_checkpoint, readable
 from infra.hardware import resolve_device
 from infra.settings import load_settings
 from infra.store import open_store
@@ -14,10 +14,11 @@ def chat_command(name: str, *, system: str, temperature: float, max_new_tokens: 
 
     settings = load_settings()
     checkpoint = find_checkpoint(name, settings, open_store(settings))
-    conversation = Conversation(
-        checkpoint.path, resolve_device(settings.device), system=system, temperature=temperature,
-        max_new_tokens=max_new_tokens, seed=seed,
-    )  # fmt: skip
+    with readable(name):
+        conversation = Conversation(
+            checkpoint.path, resolve_device(settings.device), system=system, temperature=temperature,
+            max_new_tokens=max_new_tokens, seed=seed,
+        )  # fmt: skip
     while question := ask():
         reply = conversation.reply(question)
         try:

@@ -1,14 +1,14 @@
-"""Finding a checkpoint by what people call it, and the commands ``eval`` and ``export`` over it."""
+"""Finding a checkpoint by what people call it, and the command ``eval`` over it."""
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from flows.errors import UsageError
-from flows.terminal import Display, quantity, stdout, table
+from flows.terminal import Display, stdout, table
 from infra.catalog import Catalog
 from infra.errors import MissingArtifact
 from infra.settings import Settings, load_settings
@@ -41,18 +41,33 @@ def find_checkpoint(name: str, settings: Settings, store: ArtifactStore) -> Any:
         if not (folder / "config.json").is_file():
             raise UsageError(f"{folder} is no model folder: it has no config.json")
         return Folder(folder)
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; qwenforge import {folder} makes a checkpoint of it")
     try:
         artifact = store.open(find_digest(name, settings, store))
     except MissingArtifact as error:
-        raise UsageError(f"{name} is no alias (base, long, sft, dpo, rl), no artifact and no folder: {error}") from None
+        known = ", ".join(Catalog(settings.catalog_url).aliases()) or "there is none yet"
+        raise UsageError(f"{name} is no alias ({known}), no artifact and no folder: {error}") from None
     if artifact.kind not in CHECKPOINT_KINDS:
         raise UsageError(f"{name} is an artifact of kind {artifact.kind}, not a checkpoint")
     return artifact
 
 
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """A checkpoint that cannot be read is a mistake in what was asked."""
+    from components.serving.importing import ModelFormatError
+
+    try:
+        yield
+    except ModelFormatError as error:
+        raise UsageError(f"{name}: {error}") from None
+
+
 def evaluate_command(name: str, recipe_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Measure a checkpoint on the held-out shards and conversations of a finished recipe."""
     from components.evaluation.evaluate import evaluate
+    from components.evaluation.held_out import same_vocabulary
     from flows.recipe import load_recipe
     from flows.resolve import resolve
     from flows.stage_run import StageRun
@@ -66,12 +81,15 @@ def evaluate_command(name: str, recipe_path: Path, overrides: Sequence[str] = ()
         raise UsageError(f"the held-out data of {recipe_path} is not there yet: qwenforge run {recipe_path}")
     inputs = {"checkpoint": checkpoint}
     inputs |= {part: store.open(digest) for part in ("shards", "conversations", "reward") if (digest := done[part])}
+    if (tokenizer := done["tokenizer"]) and not same_vocabulary(checkpoint.path, store.open(tokenizer).path):
+        inputs["tokenizer"] = store.open(tokenizer)
     with TemporaryDirectory() as folder, display.live(1):
         output, state = Path(folder) / "output", Path(folder) / "state"
         output.mkdir()
         state.mkdir()
         run = StageRun(recipe.seed, output, state, settings.device, display, lambda values, step: None)
-        evaluate(recipe.evaluate, inputs, run)
+        with readable(name):
+            evaluate(recipe.evaluate, inputs, run)
         return json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
 
 
@@ -85,24 +103,4 @@ def print_evaluation(result: dict[str, Any]) -> None:
     stdout().print(table("95% intervals", headers, rows))
 
 
-def export_command(name: str, folder: Path) -> str:
-    """Copy a checkpoint to a new folder and prove that ``transformers`` reads it alike."""
-    from components.serving.export import ExportConfig, verify
-
-    if folder.exists():
-        raise UsageError(f"{folder} is there already; name a new folder")
-    settings = load_settings()
-    checkpoint = find_checkpoint(name, settings, open_store(settings))
-    shutil.copytree(checkpoint.path, folder, copy_function=shutil.copyfile)  # artifacts are read-only, copies not
-    config = ExportConfig()
-    agreement = verify(folder, config, seed=0)
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    if agreement.logits_difference > config.logits_tolerance:
-        raise UsageError(f"{folder}: logits differ by {agreement.logits_difference:.1e} from transformers'")
-    return (
-        f"{folder}: {quantity(size, 'B')}, logits within {agreement.logits_difference:.1e} of transformers', "
-        f"{agreement.equal_tokens} of {agreement.tokens} greedy tokens equal"
-    )
-
-
-__all__ = ["evaluate_command", "export_command", "find_checkpoint", "find_digest", "print_evaluation"]
+__all__ = ["evaluate_command", "find_checkpoint", "find_digest", "print_evaluation", "readable"]

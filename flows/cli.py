@@ -30,7 +30,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 CheckpointArgument = Annotated[
     str,
     typer.Argument(
-        help="Alias (base, long, sft, dpo, rl), artifact digest, or a folder in Hugging Face layout.",
+        help="Alias (base, long, sft, dpo, rl or an imported one), artifact digest, or folder in Hugging Face layout.",
         show_default=False,
     ),
 ]
@@ -133,15 +133,56 @@ def chat(
     chat_command(checkpoint, system=system, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
 
 
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder in Hugging Face layout, GGUF file, or a file of recipes/checkpoints.", show_default=False
+        ),
+    ],
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"] | None,
+        typer.Option(help="Type of the weights; their own by default."),
+    ] = None,
+    alias: Annotated[str, typer.Option(help="What to call it; from the name of the source by default.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Take a checkpoint into the store: Qwen2, Qwen2-MoE, or a Llama of that shape."""
+    from flows.conversion import import_command, imported_line
+
+    done = import_command(source, dtype=dtype, alias=alias)
+    show(done, True) if as_json else print(imported_line(done))
+
+
 @app.command()
 def export(
     checkpoint: CheckpointArgument,
-    folder: Annotated[Path, typer.Argument(help="New folder, in Hugging Face layout.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="New folder, or new file for GGUF.", show_default=False)],
+    format_: Annotated[
+        Literal["hf", "gguf"], typer.Option("--format", help="Hugging Face folder, or GGUF file.")
+    ] = "hf",
+    quantize: Annotated[
+        Literal["int8", "int4"] | None,
+        typer.Option(help="Quantise the weights, and print the perplexity before and after."),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"] | None,
+        typer.Option(help="Type of the weights; their own by default."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="Read back what was written and measure it; takes memory for two models.")
+    ] = True,
+    text: Annotated[Path | None, typer.Option(help="Text for the perplexity; the Python reference by default.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint as a folder that ``transformers`` loads."""
-    from flows.checkpoints import export_command
+    """Write a checkpoint as others read it, and prove that what was written is the checkpoint."""
+    from flows.conversion import export_command, exported_line
 
-    print(export_command(checkpoint, folder))
+    done = export_command(
+        checkpoint, target, format=format_, quantize=quantize, dtype=dtype, check=check, text=text
+    )  # fmt: skip
+    show(done, True) if as_json else print(exported_line(done))
 
 
 @app.command()

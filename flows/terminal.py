@@ -63,8 +63,8 @@ class Display:
         self._overall: Any = None
 
     @contextmanager
-    def live(self, stages: int) -> Iterator[None]:
-        """Draw bars inside the block, if there is a terminal to draw on."""
+    def live(self, stages: int = 0) -> Iterator[None]:
+        """Draw bars inside the block, if there is a terminal to draw on; above them one of ``stages``, if there are."""
         if not self.console.is_terminal:
             yield
             return
@@ -73,12 +73,13 @@ class Display:
             TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}", style="dim"),
         )  # fmt: skip
         with Progress(*columns, console=self.console, refresh_per_second=4) as self.bars:
-            self._overall = self.bars.add_task("recipe", total=stages, unit="", note="")
+            if stages:
+                self._overall = self.bars.add_task("recipe", total=stages, unit="", note="")
             try:
                 yield
             finally:
                 bars, self.bars = self.bars, None
-                for task in bars.task_ids[1:]:
+                for task in bars.task_ids[bool(stages) :]:
                     bars.remove_task(task)
 
     def stage_begins(self, stage: str, number: int, total: int) -> None:

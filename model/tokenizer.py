@@ -219,11 +219,18 @@ class Tokenizer:
             mask += [learned] * len(new)
         return ids, mask
 
+    @property
+    def has_conversations(self) -> bool:
+        """Whether ``render_chat`` can say what this checkpoint's template says."""
+        return not self._chat_problem()
+
     def _check_chat(self) -> None:
-        missing = [name for name in (START, END) if name not in self.control]
-        problem = f"its vocabulary has no {missing[0]}" if missing else self.chat.problem
-        if problem:
+        if problem := self._chat_problem():
             raise ModelFormatError(f"this checkpoint holds no conversations in ChatML: {problem}")
+
+    def _chat_problem(self) -> str:
+        missing = [name for name in (START, END) if name not in self.control]
+        return f"its vocabulary has no {missing[0]}" if missing else self.chat.problem
 
 
 class StreamDecoder:

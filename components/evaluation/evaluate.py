@@ -31,7 +31,8 @@ class EvaluationConfig(HeldOutConfig):
 
 
 def evaluate(config: EvaluationConfig, inputs: Inputs, run: Run) -> Summary:
-    """Inputs ``checkpoint``, ``shards``, ``conversations``, ``reward``; the last two may be missing.
+    """Inputs ``checkpoint``, ``shards``, ``conversations``, ``reward``; the last two may be missing. ``tokenizer`` is
+    that of the shards, for a checkpoint that has another one.
 
     Writes ``evaluation.json`` ({metrics: {name: {value, low, high, n}}}), ``items.parquet``, ``samples.json``.
     """

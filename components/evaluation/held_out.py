@@ -5,7 +5,7 @@ baseline and all checkpoints take their documents from here.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,18 @@ class HeldOutDocument:
     bytes: int
 
 
-def held_out_documents(shards: Path, tokenizer: Path, config: HeldOutConfig) -> list[HeldOutDocument]:
-    """Documents by domain in alphabetical order, in file order until the next would pass ``tokens_per_domain``."""
+def held_out_documents(
+    shards: Path, tokenizer: Path, config: HeldOutConfig, written_with: Path | None = None
+) -> list[HeldOutDocument]:
+    """Documents by domain in alphabetical order, in file order until the next would pass ``tokens_per_domain``.
+
+    ``written_with``: the tokenizer of the shards, where ``tokenizer`` is another; the documents are then the same ones,
+    byte for byte, in its tokens.
+    """
     from components.data.shard_reader import ShardReader
+
+    if written_with is not None:
+        return _retold(held_out_documents(shards, written_with, config), written_with, tokenizer)
 
     reader = ShardReader(shards)
     sizes = token_bytes(tokenizer, reader.vocab_size)
@@ -55,6 +64,28 @@ def held_out_documents(shards: Path, tokenizer: Path, config: HeldOutConfig) -> 
     if not documents:
         raise StageError(f"{shards}: no held-out documents to score; raise shards.held_out_share")
     return documents
+
+
+def same_vocabulary(first: Path, second: Path) -> bool:
+    """Whether two tokenizer folders give texts the same ids."""
+    parts = ("model", "added_tokens", "normalizer", "pre_tokenizer")
+    one, other = (json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")) for folder in (first, second))
+    return all(one.get(part) == other.get(part) for part in parts)
+
+
+def _retold(documents: list[HeldOutDocument], before: Path, after: Path) -> list[HeldOutDocument]:
+    """The same bytes in the tokens of another vocabulary; control tokens, which stand for none, are left out."""
+    import numpy as np
+
+    from model.tokenizer import Tokenizer
+
+    old, new = Tokenizer.load(before), Tokenizer.load(after)
+    control = set(old.control.values())
+    return [
+        replace(document, tokens=np.array(new.encode_bytes(data), dtype=np.int64))
+        for document in documents
+        if (data := old.decode_bytes(token for token in document.tokens.tolist() if token not in control))
+    ]
 
 
 def token_bytes(tokenizer: Path, vocab_size: int) -> "np.ndarray":

@@ -4,7 +4,6 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from components.data.shard_reader import ShardReader
 from components.evaluation.bits_per_byte import document_bits
 from components.evaluation.held_out import held_out_documents
 from components.evaluation.items import Items
@@ -34,12 +33,13 @@ class Measurement:
         self.tokenizer = Tokenizer.load(self.folder)
         self.items = Items()
         self.samples: list[dict[str, Any]] = []
-        self.documents = held_out_documents(inputs["shards"].path, self.folder, config)
+        written_with = inputs["tokenizer"].path if "tokenizer" in inputs else None
+        self.documents = held_out_documents(inputs["shards"].path, self.folder, config, written_with)
         self._by_chance: list[tuple[bool, bool]] = []
 
     def bits_per_byte(self) -> None:
         """Metric ``bits_per_byte`` by domain, an item a document, weighted by its bytes."""
-        eos_id = ShardReader(self.inputs["shards"]).eos_id
+        eos_id = self.tokenizer.eos_id
         length = self.config.window or self.model.config.max_position_embeddings
         with self.run.progress(len(self.documents), "bits per byte", unit="document") as bar:
             bits = document_bits(self.model, self.documents, eos_id, length=length, advance=bar.advance)
@@ -70,6 +70,9 @@ class Measurement:
 
     def tasks(self) -> None:
         """Metrics ``verified_*``, ``format_*``, ``stopped`` by family, greedy and sampled, and the answers' length."""
+        if not self.tokenizer.has_conversations:
+            self.run.info("tasks: this checkpoint's conversations are not in ChatML; they are left out")
+            return
         chosen = _first_of_each_family(
             read_conversations(self.inputs["conversations"], "heldout"), self.config.tasks_per_family
         )

@@ -124,6 +124,8 @@ def _compare_tokenizers(folder: Path, ours: "Tokenizer", theirs: Any) -> None:
     for text in _TEXTS:
         if ours.encode(text) != theirs.encode(text, add_special_tokens=False):
             raise StageError(f"export: {folder.name}: AutoTokenizer splits {text!r} differently")
+    if not ours.has_conversations:
+        return
     conversation = [{"role": "user", "content": text} for text in _TEXTS[:1]]
     rendered = theirs.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
     if list(rendered) != ours.render_chat(conversation):
@@ -165,7 +167,8 @@ _TEXTS = (
 def _prompts(tokenizer: "Tokenizer", count: int, seed: int) -> list[list[int]]:
     """A conversation first, then plain texts, then random tokens of growing length."""
     source = random.Random(f"{seed}-export")
-    prompts = [tokenizer.render_chat([{"role": "user", "content": _TEXTS[0]}])]
+    question = [{"role": "user", "content": _TEXTS[0]}]
+    prompts = [tokenizer.render_chat(question) if tokenizer.has_conversations else tokenizer.encode(_TEXTS[0])]
     prompts += [tokenizer.encode(text) for text in _TEXTS[1:]]
     while len(prompts) < count:
         length = 16 * len(prompts)

@@ -213,6 +213,11 @@ class Catalog:
         history = self.alias_history(alias)
         return history[0].digest if history else None
 
+    def aliases(self) -> dict[str, str]:
+        """What every alias means now."""
+        query = select(Alias).order_by(Alias.id)  # a later promotion replaces an earlier one
+        return self._read(lambda session: {row.alias: row.digest for row in session.scalars(query)})
+
     def alias_history(self, alias: str) -> Sequence[Alias]:
         """Every promotion of an alias, newest first."""
         query = select(Alias).where(Alias.alias == alias).order_by(Alias.id.desc())
