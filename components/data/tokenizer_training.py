@@ -4,6 +4,7 @@ import tempfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from components.data.documents import Document, is_held_out, read_documents
 from components.data.packages import fetch_package
 from components.data.sources import PackageSource
 from components.stage import Artifact, Inputs, Run, StageError, Summary, effect
-from model.tokenizer import Tokenizer
+from model.tokenizer import CONTROL_TOKENS, Tokenizer
 
 if TYPE_CHECKING:
     from components.data.tokenizer import TokenizerConfig
@@ -44,11 +45,20 @@ def _make(config: "TokenizerConfig", mixture: Artifact) -> Tokenizer:
             raise StageError(
                 f"tokenizer: no tokenizer.json in {config.folder}; set tokenizer.folder to a Hugging Face folder"
             )
-        return Tokenizer.load(config.folder)
+        return _with_all_control_tokens(Tokenizer.load(config.folder), config.folder)
     texts = [document.text for document in _sample(mixture, config.sample_bytes, config.held_out_share)]
     if not texts:
         raise StageError("tokenizer: the mixture holds no documents to train on")
     return Tokenizer.train(texts, config.vocab_size)
+
+
+def _with_all_control_tokens(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
+    """The pipeline writes all of them: turns, tool calls, repositories and fill-in-the-middle."""
+    if missing := [name for name in CONTROL_TOKENS if name not in tokenizer.control]:
+        raise StageError(
+            f"tokenizer: {folder} has no {missing[0]}; a vocabulary to train with needs Qwen2.5's 22 tokens"
+        )
+    return tokenizer
 
 
 def _published() -> Tokenizer:

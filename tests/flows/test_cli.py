@@ -38,7 +38,7 @@ def check(result: subprocess.CompletedProcess, code: int, *words: str) -> None:
 def test_help_lists_the_commands(qwenforge):
     result = qwenforge("--help")
     assert result.returncode == 0
-    for command in ("run", "plan", "report", "eval", "chat", "export", "sparse", "artifacts"):
+    for command in ("run", "plan", "report", "eval", "chat", "import", "export", "sparse", "artifacts"):
         assert command in result.stdout
 
 

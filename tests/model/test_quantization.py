@@ -100,7 +100,7 @@ def test_a_folder_computes_what_its_rounded_weights_compute(name, bits, tmp_path
     near = 1e-4 if bits == "int8" else 0.02
     assert (ours - expected).abs().max() <= near * expected.abs().max()
     assert not torch.equal(ours, before)
-    assert F.cosine_similarity(ours.flatten(), before.flatten(), dim=0) > (0.999 if bits == "int8" else 0.95)
+    assert F.cosine_similarity(ours.flatten(), before.flatten(), dim=0) > (0.999 if bits == "int8" else 0.9)
 
 
 def test_transformers_reads_int8_alike(tmp_path):

@@ -12,7 +12,13 @@ from support import PlainArtifact, PlainRun, make_artifact, make_run
 
 from components.evaluation.bits_per_byte import _windows, document_bits
 from components.evaluation.evaluate import EvaluationConfig, evaluate
-from components.evaluation.held_out import HeldOutConfig, HeldOutDocument, held_out_documents, token_bytes
+from components.evaluation.held_out import (
+    HeldOutConfig,
+    HeldOutDocument,
+    held_out_documents,
+    same_vocabulary,
+    token_bytes,
+)
 from components.evaluation.items import Items, compare, read_items
 from components.evaluation.ngram import NgramConfig, score_ngram
 from components.evaluation.passkey import MAX_ANSWER_TOKENS, is_right, passkey_problems
@@ -215,3 +221,39 @@ def test_comparing_different_text_under_one_name_is_an_error() -> None:
     with pytest.raises(ValueError, match="different text"):
         compare(first.frame(), second.frame(), "bits_per_byte")
     assert compare(first.frame(), second.frame(), "passkey") is None
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> PlainArtifact:
+    """A checkpoint whose vocabulary is not that of the shards."""
+    folder = tmp_path_factory.mktemp("foreign")
+    tokenizer = Tokenizer.train(["boats and towns by the sea " * 9, *TEXTS[:3]], 330)
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64,
+    )  # fmt: skip
+    save_model(folder, Transformer(config).init_weights(1), tokenizer)
+    return make_artifact("checkpoint", folder)
+
+
+def test_another_vocabulary_reads_the_same_bytes(inputs: dict[str, PlainArtifact], foreign: PlainArtifact) -> None:
+    shards, own = inputs["shards"].path, inputs["checkpoint"].path
+    assert same_vocabulary(own, own) and not same_vocabulary(own, foreign.path)
+    before = held_out_documents(shards, own, SMALL)
+    after = held_out_documents(shards, foreign.path, SMALL, written_with=own)
+    assert [(d.item, d.bytes) for d in after] == [(d.item, d.bytes) for d in before]
+    old, new = Tokenizer.load(own), Tokenizer.load(foreign.path)
+    for one, other in zip(before, after, strict=True):
+        data = new.decode_bytes(other.tokens.tolist())
+        assert data == old.decode_bytes(one.tokens.tolist())
+        assert len(data) == other.bytes
+
+
+def test_a_checkpoint_of_another_vocabulary_is_measured(
+    inputs: dict[str, PlainArtifact], foreign: PlainArtifact, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path)
+    given = inputs | {"checkpoint": foreign, "tokenizer": inputs["checkpoint"]}
+    metrics = evaluate(SMALL, given, run)["metrics"]
+    assert 1 < metrics["bits_per_byte"]["value"] < 20
+    assert metrics["verified_greedy"]["n"] > 0
