@@ -50,7 +50,8 @@ def test_a_llama_becomes_a_complete_checkpoint(llama, tokenizer, tmp_path):
     assert Tokenizer.load(folder).encode("the cat") == tokenizer.encode("the cat")
     assert facts == {
         "source": "llama", "format": "hf", "parameters": ours.config.num_parameters(),
-        "active_parameters": ours.config.num_parameters(), "context_length": 2048, "vocab_size": 320, "tokens": 320,
+        "active_parameters": ours.config.num_parameters(), "context_length": 2048, "vocab_size": 320,
+        "tokens": tokenizer.vocab_size,
         "conversations": True,
     }  # fmt: skip
     json.dumps(facts)
