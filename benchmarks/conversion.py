@@ -42,6 +42,7 @@ def measure(folder: str, megabytes: int) -> dict[str, Any]:
     from model.checkpoint import write_config
     from model.config import PUBLISHED
     from model.conversion import convert, open_source
+    from model.hf_config import config_to_hf
     from model.sources import layout
     from model.tensor_files import WEIGHTS, Entry, write_tensors
 
@@ -53,7 +54,7 @@ def measure(folder: str, megabytes: int) -> dict[str, Any]:
     entries = {name: Entry(shape, torch.bfloat16) for name, shape in layout(config).items()}
     size = sum(entry.bytes for entry in entries.values())
     source.mkdir()
-    write_config(source, config, torch.bfloat16, None)
+    write_config(source, config_to_hf(config), torch.bfloat16, None)
     write_tensors(
         source, entries, lambda name: [torch.randn(entries[name].shape).bfloat16()], shard_bytes=size // 4
     )  # fmt: skip

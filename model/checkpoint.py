@@ -5,17 +5,18 @@ What is read is checked tensor by tensor (``model.sources``), so a wrong file fa
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.hf_config import config_from_hf, config_to_hf
+from model.hf_config import config_from_hf
 from model.sources import FolderSource, Source, check_source, expert_names, finite_pieces, read_config
 from model.sparse_prefill import SparsePrefill
 from model.tensor_files import INDEX, SHARD_BYTES, WEIGHTS, Entry, write_json, write_tensors
 from model.transformer import Transformer
+from model.written_form import written_form
 
 if TYPE_CHECKING:
     from model.tokenizer import Tokenizer
@@ -31,21 +32,22 @@ def save_model(
         parts = expert_names(name, model.config)
         tensors |= dict(zip(parts, tensor, strict=True)) if parts else {name: tensor}
     entries = {name: Entry(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-    write_config(folder, model.config, model.output_weight.dtype, tokenizer)
-    if isinstance(model.sparse_prefill, SparsePrefill):
-        model.sparse_prefill.write(folder)
 
     def pieces(name: str) -> Iterable[Tensor]:
         yield tensors[name].detach().cpu()
 
-    write_tensors(folder, entries, pieces, shard_bytes=shard_bytes)
+    form = written_form(model.config, tokenizer, entries, pieces)
+    write_config(folder, form.values, model.output_weight.dtype, tokenizer)
+    if isinstance(model.sparse_prefill, SparsePrefill):
+        model.sparse_prefill.write(folder)
+    write_tensors(folder, form.entries, pieces, zeros=form.zeros, shard_bytes=shard_bytes)
 
 
-def write_config(folder: Path, config: ModelConfig, dtype: torch.dtype, tokenizer: "Tokenizer | None") -> None:
-    """Everything of a model folder but its weights."""
+def write_config(folder: Path, values: dict[str, Any], dtype: torch.dtype, tokenizer: "Tokenizer | None") -> None:
+    """Everything of a model folder but its weights; ``values`` of ``config.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     written = str(dtype).removeprefix("torch.")
-    values = config_to_hf(config) | {"dtype": written, "torch_dtype": written}
+    values = values | {"dtype": written, "torch_dtype": written}
     if tokenizer is not None:
         stops = list(dict.fromkeys((tokenizer.im_end_id, tokenizer.eos_id)))
         values |= {"bos_token_id": None, "eos_token_id": tokenizer.im_end_id, "pad_token_id": tokenizer.eos_id}

@@ -1,7 +1,7 @@
 """Checkpoints from one format into a model folder, tensor by tensor: memory holds a piece, not a model.
 
-A folder that was converted is in the format of published Qwen2.5 checkpoints whatever it was before, so the rest of
-the platform, ``transformers`` and serving engines read it alike.
+A folder that was converted is in the format of published Qwen2.5 checkpoints, or of a Llama's where its tokenizer asks
+for that, so the rest of the platform, ``transformers`` and serving engines read it alike.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from model.config import ModelFormatError
 from model.sources import FolderSource, Source, check_source, finite_pieces
 from model.sparse_prefill import SparsePrefill
 from model.tensor_files import SHARD_BYTES, write_tensors
+from model.written_form import written_form
 
 Advance = Callable[[int], None]
 
@@ -60,10 +61,11 @@ def convert(
             yield converted
             advance(converted.nbytes)
 
-    write_config(folder, source.config, written["model.embed_tokens.weight"].dtype, tokenizer)
+    form = written_form(source.config, tokenizer, written, source.pieces)
+    write_config(folder, form.values, written["model.embed_tokens.weight"].dtype, tokenizer)
     if isinstance(source, FolderSource) and (sparse := SparsePrefill.read_from(source.folder, source.config)):
         sparse.write(folder)
-    write_tensors(folder, written, pieces, shard_bytes=shard_bytes)
+    write_tensors(folder, form.entries, pieces, zeros=form.zeros, shard_bytes=shard_bytes)
 
 
 def converted_bytes(source: Source, dtype: torch.dtype | None = None) -> int:

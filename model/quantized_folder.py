@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from model.checkpoint import write_config
 from model.config import ModelFormatError
 from model.feed_forward import FeedForward
-from model.hf_config import config_from_hf
+from model.hf_config import config_from_hf, has_biases
 from model.moe import MoE
 from model.quantization import GROUP, Bits, QuantizedLinear, SplitExperts, need_torchao, quantise
 from model.sources import Source, check_source, finite_pieces, layout, read_config
-from model.tensor_files import SHARD_BYTES, Entry, TensorFiles, write_json, write_tensors
+from model.tensor_files import SHARD_BYTES, Entry, TensorFiles, write_tensors
 from model.transformer import Transformer
+from model.written_form import written_form
 
 METHOD = "torchao"
 
@@ -37,10 +38,12 @@ def export_quantized(
 
     ``advance`` is told the bytes written. Raises ModelFormatError for what is wrong with the source.
     """
-    entries, written = check_source(source), dict[str, Entry]()
+    tokenizer = source.tokenizer()
+    form = written_form(source.config, tokenizer, check_source(source), source.pieces)
+    written = dict[str, Entry]()
     origin: dict[str, tuple[str, str]] = {}  # name in the file -> tensor, its part
     metadata: dict[str, str] = {}
-    for name, entry in entries.items():
+    for name, entry in form.entries.items():
         parts = {"": torch.empty(entry.shape, dtype=entry.dtype, device="meta")}
         if _is_quantised(name, entry.shape, bits):
             parts, told = _flat(name, _empty(entry, bits))
@@ -51,7 +54,7 @@ def export_quantized(
             file_name = _part_name(name, part)
             written[file_name] = Entry(tuple(tensor.shape), tensor.dtype)
             origin[file_name] = name, part
-    metadata["tensor_names"] = json.dumps(list(entries))
+    metadata["tensor_names"] = json.dumps(list(form.entries))
 
     def pieces(file_name: str) -> Iterator[Tensor]:
         name, part = origin[file_name]
@@ -64,11 +67,9 @@ def export_quantized(
             yield piece
             advance(piece.nbytes)
 
-    write_config(folder, source.config, entries["model.embed_tokens.weight"].dtype, source.tokenizer())
-    path = folder / "config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, values | {"quantization_config": _description(bits)})
-    write_tensors(folder, written, pieces, shard_bytes=shard_bytes, metadata=metadata)
+    values = form.values | {"quantization_config": _description(bits)}
+    write_config(folder, values, form.entries["model.embed_tokens.weight"].dtype, tokenizer)
+    write_tensors(folder, written, pieces, zeros=form.zeros, shard_bytes=shard_bytes, metadata=metadata)
 
 
 def quantised_bytes(source: Source, bits: Bits) -> int:
@@ -102,6 +103,9 @@ def load_quantized(folder: Path, device: torch.device | str, dtype: torch.dtype)
             layer.mlp.experts = experts
     shapes, used = layout(config), set[str]()
     for name, shape in shapes.items():
+        if name.endswith("_proj.bias") and not has_biases(values):
+            _put(model, name, torch.zeros(shape, dtype=dtype, device=device), dtype)
+            continue
         told = json.loads(files.metadata.get(name, "{}"))
         parts = {_part_name(name, part): part for part in told.get("_tensor_data_names", [""])}
         if missing := [part for part in parts if part not in files.entries]:
@@ -122,6 +126,8 @@ def load_quantized(folder: Path, device: torch.device | str, dtype: torch.dtype)
         if tuple(found.shape) != shape:
             raise ModelFormatError(f"{folder}: {name} has shape {tuple(found.shape)}, the config says {shape}")
         _put(model, name, found, dtype)
+    if values["model_type"] == "llama":
+        used |= {name for name in files.entries if name.endswith("o_proj.bias") and not files.read(name).any()}
     if extra := sorted(files.entries.keys() - used):
         raise ModelFormatError(f"{folder}: unexpected tensor {extra[0]}, which the config does not call for")
     model.reset_rotation(device)

@@ -6,7 +6,7 @@ one after another, so it is written here.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,26 +97,32 @@ def write_tensors(
     entries: dict[str, Entry],
     pieces: Callable[[str], Iterable[Tensor]],
     *,
+    zeros: Collection[str] = (),
     shard_bytes: int = SHARD_BYTES,
     metadata: dict[str, str] | None = None,
 ) -> None:
     """Write ``pieces`` of every name in ``entries``: one file, or shards of at most ``shard_bytes`` (but at least one
-    tensor each) and their index. The same tensors give the same bytes."""
+    tensor each) and their index. The same tensors give the same bytes. ``zeros``: names that are written as zero."""
+
+    def filled(name: str) -> Iterable[Tensor]:
+        entry = entries[name]
+        return [torch.zeros(entry.shape, dtype=entry.dtype)] if name in zeros else pieces(name)
+
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[list[str]] = [[]]
-    filled = 0
+    size = 0
     for name, entry in entries.items():
-        if shards[-1] and filled + entry.bytes > shard_bytes:
+        if shards[-1] and size + entry.bytes > shard_bytes:
             shards.append([])
-            filled = 0
+            size = 0
         shards[-1].append(name)
-        filled += entry.bytes
+        size += entry.bytes
     index: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         index |= dict.fromkeys(names, file)
         with (folder / file).open("wb") as stream:
-            _write_file(stream, {name: entries[name] for name in names}, pieces, {"format": "pt", **(metadata or {})})
+            _write_file(stream, {name: entries[name] for name in names}, filled, {"format": "pt", **(metadata or {})})
     if len(shards) > 1:
         total = sum(entry.bytes for entry in entries.values())
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})

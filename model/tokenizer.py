@@ -17,8 +17,8 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, trainers
 
+from model.byte_level import QWEN, byte_letters, cutter_of, ranked_bpe
 from model.byte_level import backend as make_backend
-from model.byte_level import byte_letters, ranked_bpe
 from model.chat import END, START, Message, segments
 from model.chat_format import ChatFormat
 from model.config import ModelFormatError
@@ -218,6 +218,11 @@ class Tokenizer:
             ids += new
             mask += [learned] * len(new)
         return ids, mask
+
+    @property
+    def cuts_like_qwen(self) -> bool:
+        """Whether text is normalised and cut into words as in Qwen2.5."""
+        return cutter_of(self._backend) == QWEN and repr(self._backend.normalizer) == "NFC()"
 
     @property
     def has_conversations(self) -> bool:
