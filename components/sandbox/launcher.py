@@ -1,16 +1,15 @@
 """Enters Linux namespaces and starts a command there. A program: ``python -I -S launcher.py REQUEST COMMAND...``.
 
 What the command sees: a read-only copy of the folders named in the request, an empty writable ``/tmp`` of limited
-size, ``/dev/null`` and its kin, no network but an idle loopback, no other process, no environment, no capability.
-Started by root it becomes ``nobody``; started by a user it enters a user namespace (where the host allows those).
+size, ``/dev/null`` and its kin, no network, no other process, no environment. The command is the supervisor, which
+gives up the rights that are left. A user enters a user namespace first (where the host allows those).
 """
 
-# ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211
+# ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211
 
 import ctypes
 import json
 import os
-import resource
 import signal
 import sys
 
@@ -18,8 +17,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
-NOBODY = 65534
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -37,14 +35,7 @@ def main() -> None:
         os.close(1)
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
     _check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
-    _build_root(request["root"], request["read_only"], request["tmp_mb"])
-    if root_user:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        _check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))  # a change of user clears it
-    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (request["processes"], request["processes"]))
+    _build_root(request)
     os.execve(sys.argv[2], sys.argv[2:], {})
 
 
@@ -55,15 +46,24 @@ def _map_user(uid: int, gid: int) -> None:
             stream.write(text)
 
 
-def _build_root(root: str, read_only: "list[str]", tmp_mb: int) -> None:
+def _build_root(request: dict) -> None:
+    root, hidden = request["root"], MS_NOSUID | MS_NODEV
     _mount("none", "/", None, MS_REC | MS_PRIVATE)  # nothing done here is seen outside
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-    for source in read_only:
+    for source in request["read_only"]:
         _bind(source, root + source)
-    for device in ("null", "zero", "urandom"):
+    for device in ("null", "zero", "full", "random", "urandom"):
         _bind(f"/dev/{device}", f"{root}/dev/{device}", flags=0)
-    os.mkdir(root + "/tmp")
-    _mount("tmpfs", root + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={tmp_mb}m,mode=777,nr_inodes=1000")
+    for folder, size in (("/tmp", request["tmp_mb"]), ("/dev/shm", 4)):
+        os.mkdir(root + folder)
+        options = f"size={size}m,mode=1777,nr_inodes={request['tmp_files']}"
+        _mount("tmpfs", root + folder, "tmpfs", hidden, options)
+    os.mkdir(root + "/proc")
+    _mount("proc", root + "/proc", "proc", hidden)
+    for name in ("sys", "sysrq-trigger", "irq", "bus"):  # root's to write, and not namespaced
+        if os.path.exists(f"{root}/proc/{name}"):
+            _mount(f"{root}/proc/{name}", f"{root}/proc/{name}", None, MS_BIND)
+            _mount("none", f"{root}/proc/{name}", None, MS_REMOUNT | MS_BIND | MS_RDONLY | hidden)
     _mount("none", root, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     os.chdir(root)
     _check(libc.syscall(155 if os.uname().machine == "x86_64" else 41, b".", b"."))  # pivot_root
