@@ -217,6 +217,20 @@ def dashboard(
     raise typer.Exit(dashboard_command(address, port))
 
 
+@app.command()
+def factories(
+    recipe: RecipeArgument,
+    output: Annotated[Path, typer.Option(help="New folder for the conversations.", show_default=False)],
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write checked SFT conversations of the report's nine kinds, with evidence and acceptance rates."""
+    from flows.factories import factories_command, print_factories
+
+    summary = factories_command(recipe, set_ or [], output)
+    show(summary, True) if as_json else print_factories(summary)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(
     context: typer.Context,

@@ -29,6 +29,7 @@ from components.preference.reward_model import RewardConfig
 from components.scaling.sweep import ScalingConfig
 from components.serving.export import ExportConfig
 from components.sft.conversations import ConversationsConfig
+from components.sft.factories.build import FactoriesConfig
 from components.sft.fine_tune import SFTConfig
 from components.training.extend import ExtendConfig
 from components.training.pretrain import PretrainConfig
@@ -58,6 +59,7 @@ class Recipe(BaseModel):
     pretrain: PretrainConfig
     extend: ExtendConfig
     conversations: ConversationsConfig = ConversationsConfig()
+    factories: FactoriesConfig = FactoriesConfig()  # `qwenforge factories`; no stage of the pipeline
     sft: SFTConfig = SFTConfig()
     pairs: PairsConfig = PairsConfig()
     dpo: DPOConfig = DPOConfig()

@@ -90,7 +90,7 @@ LANGUAGES = (
     ),
     Language(
         "r", "program.R", "Rscript --vanilla program.R", 'n <- scan(file("stdin"), quiet = TRUE)\ncat(2 * n, "\\n")',
-        "r-base-core", check="Rscript --vanilla -e invisible(parse('program.R'))", limits=MANAGED,
+        "r-base-core", check="Rscript --vanilla -e invisible(parse('program.R'))", limits=replace(MANAGED, timeout=20),
         check_line="if (!isTRUE(all.equal(@actual, @expected))) quit(status = 99)",
     ),
     Language(

@@ -14,7 +14,7 @@ from components.sandbox.job import Job, Limits, Step
 from components.sandbox.toolchains import find_tool
 from components.stage import StageError
 
-COMPILING = Limits(timeout=30, memory_mb=1536, address_space=False, processes=64, file_mb=64)
+COMPILING = Limits(timeout=60, memory_mb=1536, address_space=False, processes=64, file_mb=64)
 SMALL = Limits()
 MANAGED = Limits(timeout=10, address_space=False, processes=64, memory_mb=768)
 """For runtimes that map far more memory than they touch, and that start threads."""
@@ -77,13 +77,13 @@ class Language:
             step = Step("run", self.limits, python=source, stdin=stdin, environment=dict(_ENVIRONMENT), name=self.file)
             return Job((step,), expected_output=expected_output)
         environment = {**_ENVIRONMENT, **self.environment}
-        steps = [
-            Step(kind, limits, command=_command(command), environment=environment)
-            for kind, command, limits in (("check", self.check, COMPILING), ("compile", self.compile, COMPILING))
-            if command
-        ]
+        steps = []
+        if self.check:
+            steps.append(Step("check", COMPILING, command=_command(self.check), environment=environment))
+        if self.compile:
+            steps.append(Step("compile", COMPILING, command=_command(self.compile), environment=environment))
         steps.append(Step("run", self.limits, command=_command(self.run), stdin=stdin, environment=environment))
-        return Job(tuple(steps), {self.file: source, **self.files}, expected_output)  # type: ignore[arg-type]
+        return Job(tuple(steps), {self.file: source, **self.files}, expected_output)
 
 
 def _command(text: str) -> tuple[str, ...]:

@@ -1,0 +1,119 @@
+"""Stage ``factories``: conversations from the nine factories, with evidence a record and the rates of each factory.
+
+Writes ``conversations.parquet`` (split ``sft``; ``meta`` holds factory and evidence) and ``rejected.jsonl``, a few
+examples of each reason. A planted error that a check accepts is a fault of that check and fails the stage.
+"""
+
+import json
+import random
+from collections import Counter
+from importlib import import_module
+from itertools import islice
+
+from pydantic import Field
+
+from components.sft.conversation_store import Conversation, write_conversations
+from components.sft.factories.factory import Candidate, Factory, Verdict
+from components.stage import Inputs, Run, StageConfig, StageError, Summary, effect
+
+FACTORIES = (
+    "long_generation", "mathematics", "coding", "instructions", "structured", "logic", "cross_lingual",
+    "system_prompts", "filtering",
+)  # fmt: skip
+"""In the order of the report."""
+EXAMPLES = 3
+"""Rejected candidates kept for each factory and reason."""
+
+
+class FactoriesConfig(StageConfig):
+    """How many records each factory makes."""
+
+    records: dict[str, int] = Field(
+        default=dict.fromkeys(FACTORIES, 200), description="factory -> records that its check accepts"
+    )
+    planted_share: float = Field(0.1, ge=0, lt=1, description="share of candidates that are wrong on purpose")
+    batch: int = Field(50, ge=1, description="candidates that are checked at a time")
+    minimum_acceptance: float = Field(0.1, gt=0, le=1, description="a factory below it ends the stage")
+
+
+def make_factories(config: FactoriesConfig, inputs: Inputs, run: Run) -> Summary:
+    """Run every factory until it has its records; the effect is correctness after the checks and before them."""
+    if unknown := sorted(set(config.records) - set(FACTORIES)):
+        raise StageError(f"factories.records: no factory {unknown[0]!r}; there are {', '.join(FACTORIES)}")
+    conversations: list[Conversation] = []
+    tallies: dict[str, Summary] = {}
+    rejected: list[dict[str, object]] = []
+    with run.progress(sum(config.records.values()), "factories", unit="record") as bar:
+        for name in (name for name in FACTORIES if config.records.get(name)):
+            kept, tally = _run_factory(load(name), config, run.seed, rejected)
+            bar.advance(len(kept))
+            conversations += kept
+            tallies[name] = tally
+            run.metrics({f"{name}/acceptance": tally["acceptance"]})
+    write_conversations(run.output, conversations)
+    lines = (json.dumps(row, ensure_ascii=False) for row in rejected)
+    (run.output / "rejected.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    drawn, planted = (sum(tally[key] for tally in tallies.values()) for key in ("candidates", "planted"))
+    return {
+        "conversations": len(conversations),
+        "factories": tallies,
+        "effects": [
+            effect("records without a planted error", 1.0, 1 - planted / max(1, drawn), note="after the checks, before")
+        ],
+    }
+
+
+def load(name: str) -> Factory:
+    """The factory of a module of this folder."""
+    return import_module(f"components.sft.factories.{name}").FACTORY
+
+
+def _run_factory(
+    factory: Factory, config: FactoriesConfig, seed: int, rejected: list[dict[str, object]]
+) -> tuple[list[Conversation], Summary]:
+    wanted = config.records[factory.name]
+    candidates = factory.write(random.Random(f"{seed}-factory-{factory.name}"), config.planted_share)
+    reasons: Counter[str] = Counter()
+    kept: dict[str, Conversation] = {}
+    drawn = planted = accepted = duplicates = 0
+    while len(kept) < wanted:
+        batch = list(islice(candidates, config.batch))
+        for candidate, verdict in zip(batch, factory.check(batch), strict=True):
+            drawn, planted = drawn + 1, planted + bool(candidate.planted)
+            if not verdict.accepted:
+                reasons[verdict.reason] += 1
+                if reasons[verdict.reason] <= EXAMPLES:
+                    rejected.append(_rejection(factory, candidate, verdict))
+                continue
+            if candidate.planted:
+                raise StageError(
+                    f"factory {factory.name}: the check accepts a planted error ({candidate.planted}): "
+                    f"{candidate.response[:200]!r}"
+                )
+            accepted += 1
+            key = json.dumps(candidate.messages, sort_keys=True)
+            duplicates += key in kept
+            if key not in kept and len(kept) < wanted:
+                kept[key] = _record(factory, candidate, verdict, len(kept))
+        if drawn >= 10 * config.batch and accepted < config.minimum_acceptance * drawn:
+            raise StageError(f"factory {factory.name}: only {accepted} of {drawn} accepted; reasons: {dict(reasons)}")
+        if drawn > 200 * (wanted + config.batch):
+            raise StageError(f"factory {factory.name}: cannot make {wanted} different records; ask for fewer")
+    return list(kept.values()), {
+        "records": len(kept), "candidates": drawn, "acceptance": accepted / drawn, "planted": planted,
+        "planted_rejected": planted, "duplicates": duplicates, "reasons": dict(sorted(reasons.items())),
+    }  # fmt: skip
+
+
+def _record(factory: Factory, candidate: Candidate, verdict: Verdict, index: int) -> Conversation:
+    meta = {"factory": factory.name, "task": candidate.task, "evidence": verdict.evidence}
+    messages = [*candidate.messages, {"role": "assistant", "content": candidate.response}]
+    identifier = f"sft-{factory.name}-{index:06d}"
+    return Conversation(identifier, "sft", factory.name, messages, candidate.answer, meta)
+
+
+def _rejection(factory: Factory, candidate: Candidate, verdict: Verdict) -> dict[str, object]:
+    return {
+        "factory": factory.name, "reason": verdict.reason, "evidence": verdict.evidence, "planted": candidate.planted,
+        "messages": candidate.messages, "response": candidate.response[:2000],
+    }  # fmt: skip

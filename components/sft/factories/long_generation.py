@@ -1,0 +1,112 @@
+"""Factory 1, long generation: queries back-translated from long documents, with a demand on the length.
+
+The default back-translation is extractive: the document's own heading and its most telling words become the query.
+A pair is kept where the response has the demanded length, is about what the query asks, does not repeat itself and
+ends with a sentence. Documents are the reference manual that comes with the interpreter; a model writes the queries
+where a teacher is given (``teacher_query``).
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from components.sft.factories.factory import Candidate, Factory, Verdict, accept, one_by_one, reject
+from components.sft.problems import user
+from components.teacher import Teacher
+
+LENGTHS = (150, 300, 600, 1200, 2400, 4800)
+"""Words that a query may ask for; the longest is about the report's 8,192 tokens."""
+TOLERANCE = 0.15
+COVERED = 0.85
+"""Share of the asked words that a response must have."""
+_COMMON = {
+    "the", "and", "for", "that", "are", "with", "this", "not", "from", "which", "can", "when", "have", "will", "used",
+}  # fmt: skip
+
+
+@cache
+def documents() -> tuple[str, ...]:
+    """Long plain texts, in a fixed order."""
+    from pydoc_data.topics import topics
+
+    return tuple(text for _, text in sorted(topics.items()) if len(text.split()) > LENGTHS[0])
+
+
+def write(rng: random.Random, planted_share: float) -> Iterator[Candidate]:
+    """A planted error is a response that is too short, about something else, or that repeats itself."""
+    texts = documents()
+    while True:
+        text = rng.choice(texts)
+        wanted = max(length for length in LENGTHS if length <= len(text.split()))
+        response = _cut(text, wanted)
+        query = f"{_query(text)} Write about {wanted} words."
+        planted = rng.choice(("short", "off topic", "repetition")) if rng.random() < planted_share else ""
+        if planted == "short":
+            response = _cut(text, wanted // 2)
+        elif planted == "off topic":
+            others = [t for t in texts if len(t.split()) >= wanted and _covered(keywords(text), t) <= 0.5]
+            response, planted = (_cut(rng.choice(others), wanted), planted) if others else (_cut(text, 20), "short")
+        elif planted == "repetition":
+            part = " ".join(text.split()[:40])
+            response = " ".join([part] * (wanted // 40)) + "."
+        yield Candidate(
+            "back-translation", user(query), response, None, {"words": wanted, "asked": list(keywords(text))}, planted
+        )
+
+
+def check(candidate: Candidate) -> Verdict:
+    """Length, subject, repetition and end."""
+    words = candidate.response.split()
+    wanted = candidate.facts["words"]
+    if abs(len(words) - wanted) > TOLERANCE * wanted:
+        return reject("length", words=len(words), wanted=wanted)
+    covered = _covered(candidate.facts["asked"], candidate.response)
+    if covered < COVERED:
+        return reject("not about the query", covered=covered)
+    grams = Counter(zip(*(words[i:] for i in range(8)), strict=False))
+    repeated = 1 - len(grams) / max(1, sum(grams.values()))
+    if repeated > 0.3:
+        return reject("repetition", repeated=repeated)
+    if not candidate.response.rstrip().endswith((".", ":", ")", "!")):
+        return reject("no end")
+    return accept(words=len(words), wanted=wanted, covered=covered, repeated=round(repeated, 3))
+
+
+@cache
+def keywords(text: str) -> tuple[str, ...]:
+    """Its eight most frequent words that are not common ones; they stand in the first part, too."""
+    head = set(" ".join(text.split()[: LENGTHS[0]]).lower().split())
+    words = Counter(w for w in re.findall(r"[a-z]{4,}", text.lower()) if w not in _COMMON and w in head)
+    return tuple(word for word, _ in words.most_common(8)) or ("python",)
+
+
+def teacher_query(teacher: Teacher, texts: Sequence[str]) -> list[str]:
+    """Queries that a model writes for documents."""
+    ask = "Write the one request to an assistant to which the following text is the answer.\n\n"
+    return teacher.complete_all([ask + text[:6000] for text in texts], max_tokens=100)
+
+
+def _covered(asked: Sequence[str], text: str) -> float:
+    known = set(re.findall(r"[a-z]+", text.lower()))
+    return sum(word in known for word in asked) / len(asked)
+
+
+def _query(text: str) -> str:
+    heading = next(line.strip() for line in text.splitlines() if line.strip())
+    return f"Explain '{heading}' in the Python language. Cover {', '.join(keywords(text))}."
+
+
+def _cut(text: str, words: int) -> str:
+    """About so many words, up to the end of a sentence."""
+    pieces, count = [], 0
+    for sentence in re.split(r"(?<=[.:!)])\s+", text.strip()):
+        pieces.append(sentence)
+        count += len(sentence.split())
+        if count >= words:
+            break
+    return " ".join(pieces)
+
+
+FACTORY = Factory(1, "long_generation", write, one_by_one(check))
