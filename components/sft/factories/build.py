@@ -14,7 +14,7 @@ from pydantic import Field
 
 from components.sft.conversation_store import Conversation, write_conversations
 from components.sft.factories.factory import Candidate, Factory, Verdict
-from components.stage import Inputs, Run, StageConfig, StageError, Summary, effect
+from components.stage import Inputs, Progress, Run, StageConfig, StageError, Summary, effect
 
 FACTORIES = (
     "long_generation", "mathematics", "coding", "instructions", "structured", "logic", "cross_lingual",
@@ -45,8 +45,7 @@ def make_factories(config: FactoriesConfig, inputs: Inputs, run: Run) -> Summary
     rejected: list[dict[str, object]] = []
     with run.progress(sum(config.records.values()), "factories", unit="record") as bar:
         for name in (name for name in FACTORIES if config.records.get(name)):
-            kept, tally = _run_factory(load(name), config, run.seed, rejected)
-            bar.advance(len(kept))
+            kept, tally = _run_factory(load(name), config, run.seed, rejected, bar)
             conversations += kept
             tallies[name] = tally
             run.metrics({f"{name}/acceptance": tally["acceptance"]})
@@ -69,7 +68,7 @@ def load(name: str) -> Factory:
 
 
 def _run_factory(
-    factory: Factory, config: FactoriesConfig, seed: int, rejected: list[dict[str, object]]
+    factory: Factory, config: FactoriesConfig, seed: int, rejected: list[dict[str, object]], bar: Progress
 ) -> tuple[list[Conversation], Summary]:
     wanted = config.records[factory.name]
     candidates = factory.write(random.Random(f"{seed}-factory-{factory.name}"), config.planted_share)
@@ -77,7 +76,7 @@ def _run_factory(
     kept: dict[str, Conversation] = {}
     drawn = planted = accepted = duplicates = 0
     while len(kept) < wanted:
-        batch = list(islice(candidates, config.batch))
+        before, batch = len(kept), list(islice(candidates, config.batch))
         for candidate, verdict in zip(batch, factory.check(batch), strict=True):
             drawn, planted = drawn + 1, planted + bool(candidate.planted)
             if not verdict.accepted:
@@ -95,9 +94,10 @@ def _run_factory(
             duplicates += key in kept
             if key not in kept and len(kept) < wanted:
                 kept[key] = _record(factory, candidate, verdict, len(kept))
+        bar.advance(len(kept) - before, factory=factory.name)
         if drawn >= 10 * config.batch and accepted < config.minimum_acceptance * drawn:
             raise StageError(f"factory {factory.name}: only {accepted} of {drawn} accepted; reasons: {dict(reasons)}")
-        if drawn > 200 * (wanted + config.batch):
+        if drawn > 20 * (wanted + config.batch):
             raise StageError(f"factory {factory.name}: cannot make {wanted} different records; ask for fewer")
     return list(kept.values()), {
         "records": len(kept), "candidates": drawn, "acceptance": accepted / drawn, "planted": planted,

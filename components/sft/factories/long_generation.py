@@ -39,7 +39,7 @@ def write(rng: random.Random, planted_share: float) -> Iterator[Candidate]:
     texts = documents()
     while True:
         text = rng.choice(texts)
-        wanted = max(length for length in LENGTHS if length <= len(text.split()))
+        wanted = rng.choice([length for length in LENGTHS if length <= len(text.split())])
         response = _cut(text, wanted)
         query = f"{_query(text)} Write about {wanted} words."
         planted = rng.choice(("short", "off topic", "repetition")) if rng.random() < planted_share else ""
