@@ -1,10 +1,11 @@
 """``qwenforge factories``: SFT data of the nine kinds into a folder."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.stage import Layout
 from flows.errors import UsageError
 from flows.terminal import Display, stdout, table
 
@@ -18,6 +19,8 @@ class FolderRun:
     seed: int
     display: Display
     device: str = "cpu"
+    layout: Layout = field(default_factory=Layout)
+    ceiling: float = 0.0
 
     def metrics(self, values: Any, step: int | None = None) -> None: ...
 

@@ -89,7 +89,7 @@ MODEL_STAGES = (
     # 3.2 Scaling laws of hyper-parameters
     Stage(
         "scaling", "components.scaling.sweep:sweep", "scaling-law",
-        {"shards": "shards", "tokenizer": "tokenizer"}, version=2,
+        {"shards": "shards", "tokenizer": "tokenizer"}, version=3,
     ),
     # 3 Pre-training, 3.3 Long-context pre-training
     Stage(

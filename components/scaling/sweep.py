@@ -2,8 +2,12 @@
 
 Report, section 3.2: "hyper-parameter scaling laws" of dense models are found on small runs and set the learning
 rate and the batch size of the large one. Each run of the sweep is a whole training with its own schedule, since the
-best rate of a run that has not decayed says little.
+best rate of a run that has not decayed says little. Where the best rate is the last of the grid the grid grows, for an
+optimum at the edge is only a bound; the law is then put to the test at a larger budget, and fitted again with what the
+test has measured.
 """
+
+from collections import defaultdict
 
 from typing import TYPE_CHECKING, Literal
 
@@ -34,7 +38,7 @@ def _shape(hidden_size: int, layers: int, heads: int) -> SweepShape:
 
 
 class ScalingConfig(TrainingConfig):
-    """The grid. Every combination is run, plus two runs that check the fitted law at a larger budget."""
+    """The grid. Every combination is run, plus some that check the fitted law at a larger budget."""
 
     schedule: Literal["cosine", "constant", "wsd"] = "wsd"
     shapes: tuple[SweepShape, ...] = (_shape(64, 2, 1), _shape(96, 3, 2))
@@ -42,9 +46,32 @@ class ScalingConfig(TrainingConfig):
     learning_rates: tuple[float, ...] = (2e-3, 6e-3, 1.8e-2)
     batch_tokens: tuple[int, ...] = (512, 1024, 2048)
     sequence_length: int = Field(256, ge=8)
-    check_tokens: int = Field(131_072, ge=1, description="D of the two check runs, beyond the grid; largest shape")
+    check_tokens: int = Field(
+        131_072, ge=1, description="D of the runs that check the law, beyond the grid; largest shape"
+    )
     default_learning_rate: float = Field(3e-4, gt=0, description="what one would take without a law")
     default_batch_tokens: int = Field(4096, ge=8, description="what one would take without a law")
+
+
+MAX_WIDENINGS = 3
+CHECK_FACTORS = (1 / 3, 3.0)
+"""Rates beside the predicted one at the check's budget: they show whether it was the best there, by a parabola."""
+
+
+def edges(points: "list[SweepPoint]") -> "list[tuple[SweepPoint, float]]":
+    """For each (N, D) whose best run has the lowest or highest rate tried at its batch size: that run, the next rate."""
+    cells: dict[tuple[int, int], list[SweepPoint]] = defaultdict(list)
+    for point in points:
+        cells[point.parameters, point.tokens].append(point)
+    beyond = []
+    for cell in cells.values():
+        best = min(cell, key=lambda point: point.loss)
+        rates = sorted({point.learning_rate for point in cell if point.batch_tokens == best.batch_tokens})
+        if len(rates) > 1 and best.learning_rate == rates[-1]:
+            beyond.append((best, rates[-1] ** 2 / rates[-2]))
+        elif len(rates) > 1 and best.learning_rate == rates[0]:
+            beyond.append((best, rates[0] ** 2 / rates[1]))
+    return beyond
 
 
 def sweep(config: ScalingConfig, inputs: Inputs, run: Run) -> Summary:
@@ -57,13 +84,17 @@ def sweep(config: ScalingConfig, inputs: Inputs, run: Run) -> Summary:
     shards = inputs["shards"].path
     vocab_size = ShardReader(shards).vocab_size
 
+    sizes: dict[int, SweepShape] = {}
+
     def trial(shape: SweepShape, tokens: int, learning_rate: float, batch_tokens: int) -> Trial:
         training = TrainingConfig(**config.model_dump(include=set(TrainingConfig.model_fields)))
-        return Trial(
+        made = Trial(
             shards=shards, state=run.state, seed=run.seed, device=run.device, vocab_size=vocab_size,
             sequence_length=config.sequence_length, shape=shape, tokens=tokens, batch_tokens=batch_tokens,
             training=training.model_copy(update={"learning_rate": learning_rate}),
         )  # fmt: skip
+        sizes[made.model.num_non_embedding_parameters()] = shape
+        return made
 
     def run_all(trials: list[Trial], name: str) -> "list[SweepPoint]":
         points = []
@@ -85,25 +116,42 @@ def sweep(config: ScalingConfig, inputs: Inputs, run: Run) -> Summary:
         for batch in config.batch_tokens
     ]
     points = run_all(grid, "sweep")
+
+    def widened(points: "list[SweepPoint]", name: str) -> "list[SweepPoint]":
+        """``points`` and runs beyond the grid, until no cell's best rate is the last one tried."""
+        for _ in range(MAX_WIDENINGS):
+            beyond = [
+                trial(sizes[cell.parameters], cell.tokens, rate, cell.batch_tokens) for cell, rate in edges(points)
+            ]
+            if not beyond:
+                break
+            points = points + run_all(beyond, name)
+        return points
+
+    points = widened(points, "sweep_beyond")
     law = fit_scaling_law(points, seed=run.seed)
-    law.write(run.output / "law.json")
 
     largest = config.shapes[-1]
-    size, tokens = points[0].parameters, config.check_tokens
+    size, tokens = trial(largest, 1, 1.0, 1).model.num_non_embedding_parameters(), config.check_tokens
     predicted_rate, predicted_batch = law.predict_learning_rate(size, tokens), law.predict_batch_tokens(size, tokens)
     predicted_loss = law.predict_loss(size, tokens)
-    tuned, untuned = run_all(
+    tuned, untuned, *around = run_all(
         [
             trial(largest, tokens, predicted_rate, round(predicted_batch)),
             trial(largest, tokens, config.default_learning_rate, config.default_batch_tokens),
+            *(trial(largest, tokens, predicted_rate * factor, round(predicted_batch)) for factor in CHECK_FACTORS),
         ],
         "check",
     )
+    checked = widened([tuned, *around], "check_beyond")
+    law = fit_scaling_law(points + checked, seed=run.seed)
+    law.write(run.output / "law.json")
+    best = min(checked, key=lambda point: point.loss)
     for warning in law.warnings:
         run.info(f"scaling: {warning}")
     return {
-        "runs": len(grid) + 2,
-        "tokens": sum(point.tokens for point in [*points, tuned, untuned]),
+        "runs": len(points) + len(checked) + 1,
+        "tokens": sum(point.tokens for point in [*points, *checked, untuned]),
         "warnings": list(law.warnings),
         "check": {
             "parameters": size,
@@ -112,6 +160,8 @@ def sweep(config: ScalingConfig, inputs: Inputs, run: Run) -> Summary:
             "batch_tokens": predicted_batch,
             "predicted_loss": predicted_loss,
             "loss": tuned.loss,
+            "best_learning_rate": best.learning_rate,
+            "best_loss": best.loss,
             "default_loss": untuned.loss,
         },
         "effects": [

@@ -26,7 +26,9 @@ def test_the_law_beats_defaults_and_a_second_start_repeats_nothing(inputs, tmp_p
     run = make_run(tmp_path)
     summary = sweep(CONFIG, inputs, run)
     law = (run.output / "law.json").read_bytes()
-    assert len(ScalingLaw.read(run.output / "law.json").points) == 24
+    points = ScalingLaw.read(run.output / "law.json").points
+    assert len(points) >= 24 + 3
+    assert {point.tokens for point in points} == {2048, 6144, 8192}
     tuned = summary["effects"][0]
     assert tuned["value"] < tuned["baseline"]
 
