@@ -64,7 +64,7 @@ def evaluation(name: str, checkpoint: str) -> Stage:
 MODEL_STAGES = (
     # 3.1 Pre-training data
     Stage("ingest", "components.data.ingest:ingest", "corpus"),
-    Stage("clean", "components.data.clean:clean", "corpus", {"documents": "ingest"}),
+    Stage("clean", "components.data.clean:clean", "corpus", {"documents": "ingest"}, version=2),
     Stage("deduplicate", "components.data.deduplicate:deduplicate", "corpus", {"documents": "clean"}),
     Stage(
         "quality", "components.data.quality:score_quality", "corpus",

@@ -1,4 +1,4 @@
-"""Personal data: e-mail addresses, phone numbers, bank cards, accounts and public IP addresses become placeholders.
+"""Personal data: e-mail and public IP addresses, phone, card, account and identity numbers become placeholders.
 
 Patterns find candidates; what can be verified is (Luhn for cards, ISO 7064 for IBAN, routable range for addresses), so
 that version numbers, dates and identifiers stay as they are.
@@ -19,12 +19,15 @@ _PHONE = re.compile(
     r"|(?<![\w.+/-])\(\d{3}\)[ .-]?\d{3}[ .-]\d{4}"  # (212) 555-0147
     r"|(?<![\w.+/-])(?:1[.-])?\d{3}[.-]\d{3}[.-]\d{4})(?![\w-]|\.\d)"  # 212-555-0147
 )
+# US social security numbers: areas 000, 666 and 900 up are never given, nor are group 00 and serial 0000.
+_SOCIAL_SECURITY = re.compile(r"(?<![\w.+/-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-]|\.\d)")
+_CHINESE_ID = re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}[01]\d[0-3]\d{4}[\dXx](?!\d)")
 _CHINESE_MOBILE = re.compile(r"(?<!\d)1[3-9]\d{9}(?!\d)")
 _WORTH_A_LOOK = re.compile(r"@|\d[ .:()-]{0,2}\d{2}[ .:()-]|\d{8}|\d\.\d+\.\d|[0-9A-Fa-f]{4}:")
 """What every kind of personal data contains. Most documents do not, and are done after this one scan."""
 
 PLACEHOLDERS = {
-    "email": "<EMAIL>", "card": "<CARD>", "iban": "<IBAN>", "ip": "<IP>", "phone": "<PHONE>",
+    "email": "<EMAIL>", "card": "<CARD>", "iban": "<IBAN>", "ip": "<IP>", "phone": "<PHONE>", "id": "<ID>",
 }  # fmt: skip
 
 
@@ -70,6 +73,12 @@ def iban(number: str) -> bool:
     return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
 
 
+def resident_id(number: str) -> bool:
+    """ISO 7064 mod 11-2 checksum of an 18-digit Chinese resident identity number (GB 11643-1999)."""
+    total = sum(int(digit) * pow(2, 17 - place, 11) for place, digit in enumerate(number[:17]))
+    return "10X98765432"[total % 11] == number[17].upper()
+
+
 def routable(address: str) -> bool:
     """Whether it is an address on the public internet (loopback, private and documentation ranges are not).
 
@@ -93,6 +102,7 @@ def always(_: str) -> bool:
 
 
 RULES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("email", _EMAIL, always), ("iban", _IBAN, iban), ("card", _CARD, luhn), ("ip", _IPV4, routable),
+    ("email", _EMAIL, always), ("iban", _IBAN, iban), ("id", _CHINESE_ID, resident_id),
+    ("id", _SOCIAL_SECURITY, always), ("card", _CARD, luhn), ("ip", _IPV4, routable),
     ("ip", _IPV6, routable), ("phone", _PHONE, dialable), ("phone", _CHINESE_MOBILE, dialable),
 )  # fmt: skip

@@ -2,6 +2,10 @@
 
 import numpy as np
 
+MIN_REPEATS = 3
+"""Occurrences that make an n-gram a pattern. Gopher needs no such limit, since its documents have at least 50 words; in
+one of 25 a phrase of two words that comes twice is a fifth of the text."""
+
 
 def repetition_reason(words: list[str], max_top: tuple[float, ...], max_duplicate: tuple[float, ...]) -> str:
     """The first n-gram rule that the text breaks, or ``""``.
@@ -20,6 +24,8 @@ def repetition_reason(words: list[str], max_top: tuple[float, ...], max_duplicat
         _, first, counts = np.unique(grams, return_index=True, return_counts=True)
         if counts.max() == 1:
             return ""  # no repeated bigram, so no longer one either
+        if counts.max() < MIN_REPEATS:
+            break
         characters = np.convolve(lengths, np.ones(n, dtype=int), "valid")[first] * counts * (counts > 1)
         # The commonest n-gram, the longest of them where several are: as Gopher's rule reads.
         if characters[counts == counts.max()].max() > limit * total:

@@ -50,6 +50,23 @@ def test_filters(text, language, reason):
     assert reason_to_drop(text, language, FilterConfig()) == reason
 
 
+def test_documentation_is_not_dropped_for_its_examples():
+    matrix = "\n".join(f"[{i}, {i + 1}, {i + 2}]," for i in range(12))
+    documented = f"Returns the companion matrix of a polynomial.\n\n>>> companion(p)\nMatrix([\n{matrix}])"
+    assert reason_to_drop(documented, "en", FilterConfig()) == ""
+    assert reason_to_drop(documented.replace(">>> ", ""), "en", FilterConfig()) == "too few words with letters"
+    junk = "x1 y2 z3 " * 40
+    assert reason_to_drop(f"{junk}\n\n>>> f()\n1", "en", FilterConfig()) == "mean word length"
+
+
+def test_a_phrase_that_comes_twice_is_no_pattern():
+    text = (
+        "The point of the line is where it starts. The point of a ray is one that it has and is drawn with to the end."
+    )
+    assert reason_to_drop(text, "en", FilterConfig(max_top_ngram=(0.05,))) == ""
+    assert reason_to_drop(f"{text} The point is this.", "en", FilterConfig(max_top_ngram=(0.05,))) == "top 2-gram"
+
+
 def test_rules_for_the_web_apply_to_the_web_only():
     menu = "\n".join(["Home", "About us and the team", "Contact", "News of the day", "Shop", "Imprint to read"] * 1) + (
         "\nWith all that you have to know and be\nFurther links\nBack\n"
@@ -98,6 +115,9 @@ def test_identification_overrules_a_wrong_declaration_and_fills_a_missing_one():
         ("Card 4111 1111 1111 1111 please", "Card <CARD> please"),
         ("IBAN DE89 3704 0044 0532 0130 00", "IBAN <IBAN>"),
         ("from 81.23.45.67 at noon", "from <IP> at noon"),
+        ("SSN 219-09-9999, born 1950", "SSN <ID>, born 1950"),
+        ("身份证 11010519491231002X 已登记", "身份证 <ID> 已登记"),
+        ("part 000-12-3456, 666-12-3456, order 219-00-9999, 110105194912310021", None),
         ("Card 4111 1111 1111 1112, version 3.11.7.2, 2024-05-17, 127.0.0.1, pi 3.14159265", None),
     ],
 )
