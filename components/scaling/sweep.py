@@ -8,7 +8,6 @@ test has measured.
 """
 
 from collections import defaultdict
-
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -59,7 +58,7 @@ CHECK_FACTORS = (1 / 3, 3.0)
 
 
 def edges(points: "list[SweepPoint]") -> "list[tuple[SweepPoint, float]]":
-    """For each (N, D) whose best run has the lowest or highest rate tried at its batch size: that run, the next rate."""
+    """For each (N, D) whose best run has the lowest or highest rate of its batch size: that run and the next rate."""
     cells: dict[tuple[int, int], list[SweepPoint]] = defaultdict(list)
     for point in points:
         cells[point.parameters, point.tokens].append(point)
