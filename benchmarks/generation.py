@@ -112,6 +112,16 @@ def _read_bandwidth() -> float:
     return 3 * numbers.nbytes / (now() - begin)
 
 
+def sentence(result: dict[str, Any]) -> str:
+    """What ``measure_decode`` found, for people."""
+    return (
+        f"decode, {result['shape']} at {result['batch']}: {result['tokens_per_second']:,} tokens/s, transformers "
+        f"{result['peer_tokens_per_second']:,}, ratio {result['ratio']}; "
+        f"{result['share_of_bandwidth_bound']} of the bound that {result['read_gb_per_second']} GB/s set "
+        f"({result['threads']} threads, {result['clock']} clock)"
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print one line a batch size, and write a dated JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,12 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
             given.shape, batch, prompt_tokens=given.prompt_tokens, new_tokens=given.new_tokens, repeats=given.repeats
         )  # fmt: skip
         results.append(result)
-        print(
-            f"{result['shape']} at {batch}: {result['tokens_per_second']:,} tokens/s, transformers "
-            f"{result['peer_tokens_per_second']:,}, ratio {result['ratio']}; "
-            f"{result['share_of_bandwidth_bound']} of the bound that {result['read_gb_per_second']} GB/s set "
-            f"({result['threads']} threads, {result['clock']} clock)"
-        )
+        print(sentence(result))
     if given.json:
         facts = {"date": datetime.now(UTC).date().isoformat(), "host": describe_host(), "decode": results}
         given.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
