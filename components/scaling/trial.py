@@ -78,8 +78,9 @@ def run_trial(trial: Trial) -> SweepPoint:
     done = trial.state / f"{trial.name}.json"
     if done.exists():
         return SweepPoint.model_validate_json(done.read_text(encoding="utf-8"))
+    threads = torch.get_num_threads()
     if trial.device == "cpu":
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # other trials run beside this one
     reader = ShardReader(trial.shards)
     model = Transformer(trial.model).init_weights(trial.seed).to(trial.device)
     batch_size = max(1, round(trial.batch_tokens / trial.sequence_length))
@@ -91,6 +92,8 @@ def run_trial(trial: Trial) -> SweepPoint:
         loss = held_out_loss(model, reader, trial.sequence_length, WINDOWS_PER_DOMAIN)
     except StageError:
         loss = math.inf
+    finally:
+        torch.set_num_threads(threads)  # a single trial runs in the process of the stage
     point = SweepPoint(
         parameters=trial.model.num_non_embedding_parameters(),
         tokens=trial.tokens,

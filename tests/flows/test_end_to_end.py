@@ -74,7 +74,7 @@ batch_tokens = 2048
 [conversations]  # families that even this model gets right now and then
 families = ["truth", "ordering"]
 sft_per_family = 200
-preference_per_family = 40
+preference_per_family = 100
 rl_per_family = 6
 heldout_per_family = 6
 
