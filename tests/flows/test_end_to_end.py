@@ -214,7 +214,7 @@ def address(home, first):
 
 
 EXPECTED = {  # something that a page shows only when it has read the run
-    "": "27 of 27", "training": "grad_norm", "data": "deduplicate", "scaling": "Fitted laws",
+    "": "27 of 27", "training?stage=sft": "grad_norm", "data": "deduplicate", "scaling": "Fitted laws",
     "checkpoints": "Made from", "preferences": "of 32 answers", "evaluation": "Item by item", "system": "GB free",
 }  # fmt: skip
 
