@@ -5,8 +5,9 @@ input artifacts, writes its own files under ``run.output`` and returns a small J
 neither Prefect nor MLflow nor the store: whoever calls it commits ``run.output`` as an immutable artifact.
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -112,6 +113,31 @@ class Run(Protocol):
     ) -> AbstractContextManager[Progress]: ...
 
 
+@dataclass
+class QuietRun:
+    """A ``Run`` without display or tracking, for work inside a stage: one of many small trainings, a part of a whole.
+
+    It is always one process: trials are small and many.
+    """
+
+    output: Path
+    state: Path
+    seed: int
+    device: str = "cpu"
+    layout: Layout = field(default_factory=Layout)
+    ceiling: float = 0.0
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+
+    def info(self, message: str) -> None: ...
+
+    def advance(self, amount: int = 1, **fields: float | str) -> None: ...
+
+    @contextmanager
+    def progress(self, total: int, description: str, *, unit: str = "it", start: int = 0) -> Iterator["QuietRun"]:
+        yield self
+
+
 def effect(
     name: str, value: float, baseline: float, *, unit: str = "share",
     better: Literal["higher", "lower"] = "higher", low: float | None = None, high: float | None = None,
@@ -128,6 +154,6 @@ def effect(
 
 
 __all__ = [
-    "Artifact", "Inputs", "Kind", "Layout", "Progress", "RankDone", "Run", "StageConfig", "StageError", "Summary",
-    "effect",
+    "Artifact", "Inputs", "Kind", "Layout", "Progress", "QuietRun", "RankDone", "Run", "StageConfig",
+    "StageError", "Summary", "effect",
 ]  # fmt: skip

@@ -231,6 +231,23 @@ def factories(
     show(summary, True) if as_json else print_factories(summary)
 
 
+@app.command()
+def ablate(
+    recipe: RecipeArgument,
+    first: Annotated[
+        str, typer.Option(help="raw, rebalanced, or a corpus or mixture: digest, or folder of documents-*.parquet.")
+    ] = "raw",
+    second: Annotated[str, typer.Option(help="What is put beside it, of the same kinds.")] = "rebalanced",
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the same small model on two mixtures at equal tokens; differences by domain with intervals."""
+    from flows.ablation import ablate_command, print_ablation
+
+    result = ablate_command(recipe, set_ or [], first, second)
+    show(result, True) if as_json else print_ablation(result)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(
     context: typer.Context,

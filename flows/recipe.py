@@ -19,6 +19,7 @@ from components.data.quality import QualityConfig
 from components.data.shards import ShardsConfig
 from components.data.synthetic import SyntheticConfig
 from components.data.tokenizer import TokenizerConfig
+from components.evaluation.ablation import AblationConfig
 from components.evaluation.evaluate import EvaluationConfig
 from components.evaluation.ngram import NgramConfig
 from components.evaluation.report import ReportConfig
@@ -53,6 +54,7 @@ class Recipe(BaseModel):
     synthetic: SyntheticConfig = SyntheticConfig()
     mixture: MixtureConfig = MixtureConfig()
     decontaminate: DecontaminateConfig = DecontaminateConfig()
+    ablation: AblationConfig = AblationConfig()  # `qwenforge ablate`; no stage of the pipeline
     tokenizer: TokenizerConfig = TokenizerConfig()
     shards: ShardsConfig = ShardsConfig()
     scaling: ScalingConfig = ScalingConfig()

@@ -1,9 +1,9 @@
 """Solves for the bytes of each domain and picks the documents that make them up."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,19 +23,10 @@ def write_mixture(config: "MixtureConfig", inputs: Inputs, run: Run) -> Summary:
     def documents() -> Iterator[Document]:
         return chain(read_documents(inputs["documents"]), read_documents(inputs["synthetic"]))
 
-    table = pd.DataFrame(
-        [
-            (document.domain or "other", len(document.text.encode()), document.quality.get("overall", 0.5))
-            for document in documents()
-        ],
-        columns=["domain", "bytes", "quality"],
-    )
+    table = document_table(documents())
     if table.empty:
         raise StageError("mixture: no documents came in; lower the thresholds of the quality stage")
-    available = table.groupby("domain")["bytes"].sum().astype(int).to_dict()
-    target = target_shares(available, config.factors, config.shares)
-    wanted, unmet = allocate(available, target, config.budget_bytes, config.maximum_copies)
-    table["copies"] = _copies(table, wanted, config, run.seed)
+    facts = choose(table, config, run.seed)
 
     def mixed() -> Iterator[Document]:
         for document, copies in zip(documents(), table["copies"].tolist(), strict=True):
@@ -45,10 +36,7 @@ def write_mixture(config: "MixtureConfig", inputs: Inputs, run: Run) -> Summary:
                 yield document
 
     count = write_documents(run.output, mixed())
-    table["mixed"] = table["bytes"] * table["copies"]
-    before = _normalised(available)
-    after = _normalised(table.groupby("domain")["mixed"].sum().to_dict())
-    facts = {"before": before, "target": target, "after": after, "unmet": unmet}
+    before, target, after, unmet = (facts[name] for name in ("before", "target", "after", "unmet"))
     (run.output / "mixture.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
     return {
         "documents": count,
@@ -71,6 +59,31 @@ def write_mixture(config: "MixtureConfig", inputs: Inputs, run: Run) -> Summary:
             )
         ],
     }
+
+
+def document_table(documents: Iterable[Document]) -> pd.DataFrame:
+    """Domain, bytes and overall quality, a row for each document."""
+    return pd.DataFrame(
+        [
+            (document.domain or "other", len(document.text.encode()), document.quality.get("overall", 0.5))
+            for document in documents
+        ],
+        columns=["domain", "bytes", "quality"],
+    )
+
+
+def choose(table: pd.DataFrame, config: "MixtureConfig", seed: int) -> dict[str, Any]:
+    """Add the columns ``copies`` and ``mixed`` (bytes, copies included) to ``table``; shares before, wanted and after,
+    and what could not be met."""
+    available = table.groupby("domain")["bytes"].sum().astype(int).to_dict()
+    target = target_shares(available, config.factors, config.shares)
+    wanted, unmet = allocate(available, target, config.budget_bytes, config.maximum_copies)
+    table["copies"] = _copies(table, wanted, config, seed)
+    table["mixed"] = table["bytes"] * table["copies"]
+    if not table["mixed"].any():
+        raise StageError(f"mixture: no document fits into {config.budget_bytes:,} bytes; raise mixture.budget_bytes")
+    after = _normalised(table.groupby("domain")["mixed"].sum().to_dict())
+    return {"before": _normalised(available), "target": target, "after": after, "unmet": unmet}
 
 
 def target_shares(available: dict[str, int], factors: Shares, fixed: Shares) -> Shares:

@@ -2,14 +2,12 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.scaling.law import SweepPoint
 from components.scaling.sweep import SweepShape
-from components.stage import Layout, StageError
+from components.stage import QuietRun, StageError
 from components.training.config import TrainingConfig
 from model.config import ModelConfig
 
@@ -46,25 +44,6 @@ class Trial:
         return f"run-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
-class _Quiet:
-    """A run without display or tracking; a trial is short enough to be repeated whole after a kill."""
-
-    def __init__(self, trial: Trial) -> None:
-        self.seed, self.device = trial.seed, trial.device
-        self.layout, self.ceiling = Layout(), 0.0  # trials are small and many: a process each
-        self.output = self.state = trial.state / f"{trial.name}.work"
-
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
-
-    def info(self, message: str) -> None: ...
-
-    def advance(self, amount: int = 1, **fields: float | str) -> None: ...
-
-    @contextmanager
-    def progress(self, total: int, description: str, *, unit: str = "it", start: int = 0) -> Iterator["_Quiet"]:
-        yield self
-
-
 def run_trial(trial: Trial) -> SweepPoint:
     """Train ``trial.model`` and measure its held-out loss (infinite where training diverged)."""
     import torch
@@ -85,10 +64,12 @@ def run_trial(trial: Trial) -> SweepPoint:
     model = Transformer(trial.model).init_weights(trial.seed).to(trial.device)
     batch_size = max(1, round(trial.batch_tokens / trial.sequence_length))
     steps = max(1, round(trial.tokens / (batch_size * trial.sequence_length)))
+    work = trial.state / f"{trial.name}.work"  # short enough to be repeated whole after a kill
     batches = uniform_batches(reader, trial.seed, batch_size, trial.sequence_length, trial.device)
     config = trial.training.model_copy(update={"checkpoint_every": steps})
+    run = QuietRun(work, work, trial.seed, trial.device)
     try:
-        train(model, next_token_loss, batches, config=config, steps=steps, run=_Quiet(trial))
+        train(model, next_token_loss, batches, config=config, steps=steps, run=run)
         loss = held_out_loss(model, reader, trial.sequence_length, WINDOWS_PER_DOMAIN)
     except StageError:
         loss = math.inf

@@ -51,6 +51,14 @@ def test_a_folder_that_is_no_model_is_not_made_sparse(qwenforge, tmp_path):
     check(qwenforge("sparse", str(tmp_path), "README.md"), 2, "no config.json", "qwenforge export")
 
 
+def test_ablation_says_what_must_run_first(qwenforge):
+    check(qwenforge("ablate", "recipes/pocket.toml"), 2, "ingest, domains, tokenizer", "--until tokenizer")
+
+
+def test_ablation_of_one_mixture(qwenforge):
+    check(qwenforge("ablate", "recipes/pocket.toml", "--first", "raw", "--second", "raw"), 2, "both sides are raw")
+
+
 def test_absent_recipe(qwenforge):
     check(qwenforge("run", "recipes/poket.toml"), 2, "no such recipe", "did you mean 'recipes/pocket.toml'?")
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.evaluation.statistics import mean, paired_difference, proportion, wilson
+from components.evaluation.statistics import (
+    mean,
+    paired_difference,
+    paired_difference_over_seeds,
+    proportion,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 20), (1, 10), (47, 50), (20, 20), (500, 1000)])
@@ -100,3 +106,17 @@ def test_unanimous_pairs_keep_an_interval() -> None:
     tied = paired_difference(np.ones(50), np.ones(50))
     assert tied.low < 0 == tied.value < tied.high
     assert paired_difference(np.zeros(8), np.zeros(8), clusters=np.repeat([0, 1], 4)).n == 2
+
+
+@pytest.mark.parametrize(("between_seeds", "least"), [(0.0, 0.93), (0.05, 0.93), (0.3, 0.93)])
+def test_coverage_over_seeds(between_seeds: float, least: float) -> None:
+    """Whatever dominates the spread, items or seeds, the interval holds the truth as often as it promises."""
+    rng = np.random.default_rng(5)
+    hits = 0
+    for _ in range(400):
+        weights = rng.uniform(50, 150, 60)
+        gaps = -0.2 + rng.normal(0, 0.5, 60) + rng.normal(0, between_seeds, (3, 1)) + rng.normal(0, 0.1, (3, 60))
+        base = rng.normal(2, 0.3, 60) + np.zeros((3, 1))
+        estimate = paired_difference_over_seeds((base + gaps) * weights, base * weights, weights)
+        hits += estimate.low <= -0.2 <= estimate.high
+    assert hits / 400 >= least
