@@ -3,6 +3,7 @@
 Published values: 1 epoch over about 150,000 pairs, learning rate 7e-7. Beta is not published; 0.1 is the paper's.
 """
 
+import operator
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -32,6 +33,19 @@ class DPOConfig(TrainingConfig):
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
     chosen_coefficient: float = Field(
         0.0, ge=0, description="weight of the chosen answers' negative log-likelihood (arXiv 2404.19733)"
+    )
+    # Off, these two are not part of the dump: cache keys and digests from before they existed stay what they were.
+    length_normalised: bool = Field(
+        False,
+        description="compare log-probabilities per token (Tulu 3, arXiv 2411.15124); asks for a larger beta",
+        exclude_if=operator.not_,
+    )
+    flip_rate: float = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="share of pairs taken to be mislabelled: robust DPO (arXiv 2403.00409)",
+        exclude_if=operator.not_,
     )
     merging: Literal["dare", "ties", "none"] = Field(
         "dare", description="online merging: OnDARE, OnTIES or plain AdamW"
@@ -85,8 +99,14 @@ def train_dpo(config: DPOConfig, inputs: Inputs, run: Run) -> Summary:
         reference_chosen, reference_rejected = reference[batch].to(run.device).unbind(1)
         log_probs, lengths = _sequence_log_probs(model, packed)
         chosen, rejected = log_probs.chunk(2)
-        result = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, config.beta)
-        likelihood = -(chosen / lengths.chunk(2)[0]).mean()
+        chosen_length, rejected_length = lengths.chunk(2)
+        likelihood = -(chosen / chosen_length).mean()
+        if config.length_normalised:
+            chosen, reference_chosen = chosen / chosen_length, reference_chosen / chosen_length
+            rejected, reference_rejected = rejected / rejected_length, reference_rejected / rejected_length
+        result = dpo_loss(
+            chosen, rejected, reference_chosen, reference_rejected, config.beta, flip_rate=config.flip_rate
+        )
         margin = result.chosen_reward - result.rejected_reward
         return result.loss.mean() + config.chosen_coefficient * likelihood, {
             "chosen_reward": result.chosen_reward.mean().item(),

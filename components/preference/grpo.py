@@ -7,7 +7,7 @@ Rollouts are sampled at temperature 1, where the sampled log-probabilities are t
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.stage import Inputs, Run, StageError, Summary, effect
 from components.training.config import TrainingConfig
@@ -17,8 +17,31 @@ if TYPE_CHECKING:
     from model.transformer import Transformer
 
 
+PAPERS: dict[str, dict[str, Any]] = {
+    "grpo": {"reduction": "sequence", "advantage_scaling": "group"},  # arXiv 2402.03300
+    "dr-grpo": {"reduction": "constant", "advantage_scaling": "none"},  # arXiv 2503.20783
+    "dapo": {
+        "reduction": "token", "advantage_scaling": "group", "clip_low": 0.2, "clip_high": 0.28,
+        "dynamic_sampling": True, "overlong": "soft",
+    },  # arXiv 2503.14476
+    "gspo": {
+        "reduction": "sequence", "advantage_scaling": "group", "ratio": "sequence", "clip_low": 3e-4,
+        "clip_high": 4e-4,
+    },  # arXiv 2507.18071, section 5.1
+}  # fmt: skip
+"""What ``GRPOConfig.variant`` sets: the loss, clipping and sampling of each paper."""
+
+
 class GRPOConfig(TrainingConfig):
     """Defaults are the published values where there are any."""
+
+    # Fields with exclude_if came later: at their defaults they are not part of the dump, so that cache keys and
+    # digests from before they existed stay what they were.
+    variant: Literal["grpo", "dr-grpo", "dapo", "gspo"] | None = Field(
+        None,
+        description="take the settings of a paper (GRPO, Dr. GRPO, DAPO, GSPO); those given beside it win",
+        exclude_if=lambda value: value is None,
+    )
 
     learning_rate: float = Field(1e-6, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -31,7 +54,24 @@ class GRPOConfig(TrainingConfig):
     clip_low: float = Field(0.2, gt=0, lt=1)
     clip_high: float = Field(0.2, gt=0)
     kl_coefficient: float = Field(0.0, ge=0, description="weight of the k3 estimate of KL to the DPO policy")
-    reduction: Literal["sequence", "token"] = Field("sequence", description="mean over answers, or over tokens")
+    reduction: Literal["sequence", "token", "constant"] = Field(
+        "sequence", description="mean over answers, over tokens, or the sum over answers * max_new_tokens"
+    )
+    ratio: Literal["token", "sequence"] = Field(
+        "token",
+        description="probability ratio that is clipped: of a token, or of the whole answer (GSPO)",
+        exclude_if=lambda value: value == "token",
+    )
+    overlong: Literal["fail", "filter", "soft"] = Field(
+        "fail",
+        description="an answer cut at max_new_tokens has failed (fail), teaches nothing (filter), or has failed and "
+        "the last overlong_buffer tokens before the cut cost up to 1 (soft; arXiv 2503.14476)",
+        exclude_if=lambda value: value == "fail",
+    )
+    overlong_buffer: int = Field(
+        16, ge=1, description="soft: tokens below max_new_tokens where the cost begins",
+        exclude_if=lambda value: value == 16,
+    )  # fmt: skip
     advantage_scaling: Literal["group", "batch", "none"] = Field("group", description="by whose deviation")
     dynamic_sampling: bool = Field(
         False, description="DAPO (arXiv 2503.14476): leave out queries whose answers are all verified or all refused"
@@ -43,6 +83,21 @@ class GRPOConfig(TrainingConfig):
     evaluate_every: int = Field(10, ge=1, description="updates between held-out pass rates in the history")
     evaluation_prompts: int = Field(200, ge=1)
     evaluation_samples: int = Field(4, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_papers_settings(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return PAPERS.get(str(values.get("variant")), {}) | values
+
+    @model_validator(mode="after")
+    def _buffer_fits(self) -> "GRPOConfig":
+        if self.overlong == "soft" and self.overlong_buffer > self.max_new_tokens:
+            raise ValueError(
+                f"overlong_buffer {self.overlong_buffer} is above max_new_tokens {self.max_new_tokens}; lower it"
+            )
+        return self
 
 
 def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
@@ -66,9 +121,11 @@ def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
         result = clipped_policy_loss(
             log_probs, batch.old_log_probs, batch.advantages[sequence], clip_low=config.clip_low,
             clip_high=config.clip_high, reference_log_probs=worker.reference_log_probs(packed),
-            kl_coefficient=config.kl_coefficient,
+            kl_coefficient=config.kl_coefficient, sequence=sequence if config.ratio == "sequence" else None,
         )  # fmt: skip
-        loss = reduce_tokens(result.loss, batch.answer[sequence], batch.lengths, config.reduction)
+        loss = reduce_tokens(
+            result.loss, batch.answer[sequence], batch.lengths, config.reduction, config.max_new_tokens
+        )
         return loss, {
             **batch.facts,
             "kl": result.kl.mean().item(),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.preference.losses import overlong_punishment
 from components.preference.reward_scoring import load_reward_model
 from components.preference.rollout import (
     PolicyBatch,
@@ -107,7 +108,14 @@ class Worker:
         queries = self._queries_of(rollout)
         answers = self._sample(queries, self.config.group_size, seed=rollout)
         rewards = reward_answers(queries, answers, self.weights, self.reward_model)
+        if self.config.overlong == "soft":
+            lengths = torch.tensor([[len(answer.tokens) for answer in group] for group in answers])
+            rewards.total[:] += overlong_punishment(
+                lengths, self.config.max_new_tokens, self.config.overlong_buffer
+            ).numpy()
         advantages = advantages_of(rewards.total, self.config.advantage_scaling)
+        if self.config.overlong == "filter":
+            advantages = advantages * [[answer.finished for answer in group] for group in answers]
         if self.config.dynamic_sampling:
             # Where no verdict differs, only the learnt reward does: its noise would be the whole gradient.
             advantages = advantages * (rewards.correct.std(axis=1, keepdims=True) > 0)

@@ -49,6 +49,20 @@ def test_ties_step_equals_numpy():
     np.testing.assert_allclose(step, np.where(np.sign(a) == elected, a, 0) + np.where(np.sign(b) == elected, b, 0))
 
 
+@pytest.mark.parametrize("rescale", [True, False])
+def test_dare_step_equals_numpy(rescale):
+    delta, tau = random_tensor(6, 7) * 0.01, random_tensor(6, 7, seed=1)
+    step = merge(
+        delta, tau, alpha=0.02, keep=0.4, method="dare", rescale=rescale,
+        generator=torch.Generator().manual_seed(5),
+    ).numpy()  # fmt: skip
+    draws = torch.Generator().manual_seed(5)
+    masks = [torch.rand(6, 7, generator=draws).double().numpy() < 0.4 for _ in range(2)]
+    share = 0.4 if rescale else 1.0
+    expected = 0.98 * masks[0] * delta.double().numpy() / share + 0.02 * masks[1] * tau.double().numpy() / share
+    np.testing.assert_allclose(step, expected, rtol=1e-5, atol=1e-9)
+
+
 def test_dropping_keeps_the_share_and_with_rescaling_the_mean():
     values = torch.ones(40_000)
     dropped = drop_at_random(values, 0.25, torch.Generator().manual_seed(0), rescale=True)

@@ -210,3 +210,32 @@ def test_killed_grpo_ends_with_the_same_bytes(grpo, grpo_inputs, tmp_path, monke
     torch.rand(3)
     assert train_grpo(GRPO, grpo_inputs, run) == summary
     same_files(output, run.output)
+
+
+@pytest.mark.parametrize("variant", ["dr-grpo", "dapo", "gspo"])
+def test_every_variant_of_grpo_learns_from_its_rollouts(grpo_inputs, tmp_path, variant):
+    values = GRPO.model_dump(exclude={"kl_coefficient"}, exclude_unset=True)
+    run = make_run(tmp_path)
+    train_grpo(GRPOConfig(**values, variant=variant, overlong_buffer=4), grpo_inputs, run)
+    history = json.loads((run.output / "training.json").read_text())["history"]
+    assert any(point["grad_norm"] > 0 for point in history)
+    if variant == "dapo":
+        table = pq.read_table(run.output / "rollouts.parquet").to_pylist()
+        assert min(row["reward"] for row in table) < 0  # an answer at max_new_tokens costs 1
+
+
+def test_filtered_overlong_answers_teach_nothing(grpo_inputs, tmp_path):
+    run = make_run(tmp_path)
+    train_grpo(GRPO.model_copy(update={"overlong": "filter", "max_new_tokens": 4}), grpo_inputs, run)
+    saved = [json.loads(path.read_text()) for path in (run.state / "rollouts").iterdir()]
+    cut = [a for s in saved for a, answer in zip(s["advantages"], s["answers"], strict=True) if not answer["finished"]]
+    assert cut and not any(cut)
+
+
+def test_dpo_takes_length_normalised_and_robust_losses(dpo, tmp_path):
+    run = make_run(tmp_path)
+    config = DPO.model_copy(update={"length_normalised": True, "flip_rate": 0.1, "beta": 2.0})
+    train_dpo(config, dpo[2], run)
+    history = json.loads((run.output / "training.json").read_text())["history"]
+    assert history[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert history[-1]["margin"] > 0
