@@ -157,8 +157,8 @@ def paired_difference_over_seeds(scores: ArrayLike, baseline: ArrayLike, weights
     """``(sum(scores) - sum(baseline)) / sum(weights)``, mean over training seeds, for other seeds and other items.
 
     ``scores`` and ``baseline`` are (seeds, items), a row for each pair of trainings that share a seed; ``weights``
-    (items,) are the denominators. The variance is the sum of that between items (of the ratio, linearised, seeds
-    averaged) and that between seeds, with a t quantile at Satterthwaite's degrees of freedom. What items and seeds
+    (items,) are the denominators. The squared half-width is the sum of that between items (of the ratio, linearised,
+    seeds averaged) and that between seeds. What items and seeds
     have in common is counted twice, so the interval is wider than 95% asks rather than narrower.
     """
     gaps = np.asarray(scores, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
@@ -172,9 +172,7 @@ def paired_difference_over_seeds(scores: ArrayLike, baseline: ArrayLike, weights
     residuals = gaps.mean(axis=0) - value * bottom
     between_items = items / (items - 1) * float((residuals**2).sum()) / total**2
     between_seeds = float(by_seed.var(ddof=1)) / seeds
-    variance = between_items + between_seeds
-    if variance == 0:
-        return Estimate(value, value, value, items)
-    freedom = variance**2 / (between_items**2 / (items - 1) + between_seeds**2 / (seeds - 1))
-    half = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+    # Each source with the t quantile of its own degrees of freedom (Howe 1974): three seeds say little of their spread.
+    widths = [stats.t.ppf(0.975, n - 1) ** 2 * v for n, v in ((items, between_items), (seeds, between_seeds))]
+    half = float(np.sqrt(sum(widths)))
     return Estimate(value, value - half, value + half, items)

@@ -72,5 +72,6 @@ def test_a_dead_rank_is_named_at_once_and_the_run_resumes_to_the_bit_and_on_one_
     # what two ranks have left, one process of plain torch goes on with
     run = make_run(tmp_path / "one")
     history = decode(config, {}, run)["2"]["history"]
-    assert any("resuming after step 8" in message for message in run.messages)
+    # The checkpoint of step 8 is written while the next steps run: death in the ninth may come before it is whole.
+    assert any(f"resuming after step {step}" in message for step in (4, 8) for message in run.messages)
     assert history[-1]["loss"] == pytest.approx(undisturbed["2"]["history"][-1]["loss"], rel=1e-5)
