@@ -137,6 +137,26 @@ def chat(
     chat_command(checkpoint, system=system, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
 
 
+@app.command()
+def serve(
+    checkpoint: CheckpointArgument = "rl",
+    host: Annotated[str, typer.Option(help="127.0.0.1 keeps it to this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    max_running: Annotated[int, typer.Option(min=1, help="Answers written at once.")] = 64,
+    max_queue: Annotated[int, typer.Option(min=0, help="Answers that may wait; more get 429.")] = 256,
+    max_output: Annotated[int, typer.Option(min=1, help="Tokens of one answer.")] = 8192,
+    drain_seconds: Annotated[int, typer.Option(min=0, help="How long answers may go on after SIGTERM.")] = 60,
+    watch_seconds: Annotated[float, typer.Option(min=0.1, help="How often an alias is looked up.")] = 2.0,
+) -> None:
+    """Serve a checkpoint over OpenAI's HTTP API, until SIGTERM or Ctrl-C. Keys: QWENFORGE_API_KEYS."""
+    from flows.serve_command import serve_command
+
+    serve_command(
+        checkpoint, host, port, max_running=max_running, max_queue=max_queue, max_output=max_output,
+        drain_seconds=drain_seconds, watch_seconds=watch_seconds,
+    )  # fmt: skip
+
+
 @app.command("import")
 def import_(
     source: Annotated[

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     offload: bool = Field(default=False, description="deepspeed: optimizer state in host memory")
     host_file: Path | None = Field(default=None, description="deepspeed: lines of 'host slots=N'")
     stall_seconds: float = Field(default=1800.0, gt=0, description="A rank that is silent for longer is ended")
+    api_keys: SecretStr = Field(
+        default=SecretStr(""), description="qwenforge serve: keys that clients may send, by commas"
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads for mathematics; 0 for all cores")
 
     @field_validator("home")

@@ -15,6 +15,8 @@ from torch import Tensor
 
 # The cumulative distribution is searched in blocks of this many tokens, then inside one.
 _BLOCK = 256
+_LEAST_TEMPERATURE = 1e-4
+_MOST = 1e30  # of a logit under a penalty
 
 
 @dataclass(slots=True)
@@ -51,7 +53,8 @@ class Penalty:
         """Change the logits (V,) of one row."""
         if self.repetition != 1.0:
             values = logits[self.seen]
-            logits[self.seen] = torch.where(values < 0, values * self.repetition, values / self.repetition)
+            scaled = torch.where(values < 0, values * self.repetition, values / self.repetition)
+            logits[self.seen] = scaled.clamp(-_MOST, _MOST)  # infinities would make the softmax NaN
         if self.presence or self.frequency:
             logits[self.answered] -= self.presence + self.frequency * self.counts
 
@@ -70,11 +73,11 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> Drawn:
     changed = [index for index, row in enumerate(rows) if row.penalty is not None or row.allowed is not None]
     own = {index: _changed(logits[index], rows[index]) for index in changed}
     if any(row.temperature not in (0.0, 1.0) for row in rows):
-        scale = torch.tensor([row.temperature or 1.0 for row in rows], device=logits.device)
+        scale = torch.tensor([1.0 if _is_greedy(row) else row.temperature for row in rows], device=logits.device)
         logits /= scale[:, None]
     log_probs = logits.log_softmax(dim=-1)
     for index, values in own.items():
-        logits[index] = values / (rows[index].temperature or 1.0)
+        logits[index] = values / (1.0 if _is_greedy(rows[index]) else rows[index].temperature)
     chosen = torch.empty(len(rows), dtype=torch.long, device=logits.device)
     for (kind, top_k, top_p), members in _alike(rows).items():
         everyone = len(members) == len(rows)
@@ -94,6 +97,11 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> Drawn:
     return Drawn(chosen.tolist(), own_log_probs.tolist(), _top(log_probs, rows), asked)
 
 
+def _is_greedy(row: Row) -> bool:
+    """Dividing by less would overflow, and the likeliest token has all the mass long before that."""
+    return row.temperature < _LEAST_TEMPERATURE
+
+
 def _changed(logits: Tensor, row: Row) -> Tensor:
     """A copy of one row's logits under its penalty and its grammar."""
     logits = logits.clone()
@@ -108,7 +116,7 @@ def _alike(rows: Sequence[Row]) -> dict[tuple[str, int, float], list[int]]:
     """Rows that are chosen in the same way."""
     found: dict[tuple[str, int, float], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
-        key = ("greedy", 0, 1.0) if row.temperature == 0 else ("drawn", row.top_k, row.top_p)
+        key = ("greedy", 0, 1.0) if _is_greedy(row) else ("drawn", row.top_k, row.top_p)
         found[key].append(index)
     return found
 
@@ -130,6 +138,8 @@ def _from_the_head(weights: Tensor, uniforms: Tensor, top_k: int, top_p: float) 
     for row, uniform in zip(weights, uniforms, strict=True):
         # All tokens below this bound together hold less than what the nucleus leaves out: none of them is in it.
         candidates = (row * size > 1 - top_p).nonzero().squeeze(-1) if top_p < 1 else torch.arange(size)
+        if not len(candidates):  # a tiny nucleus of equal weights, all rounded down
+            candidates = row.argmax()[None]
         ranked, order = row[candidates].sort(descending=True, stable=True)
         kept = _nucleus(ranked[None], top_p, row.sum())
         chosen.append(candidates[order[invert(kept, uniform[None])]])
@@ -141,7 +151,8 @@ def _nucleus(ranked: Tensor, top_p: float, total: Tensor | None = None) -> Tenso
     if top_p == 1.0:
         return ranked
     shares = ranked / (ranked.sum(dim=-1, keepdim=True) if total is None else total)
-    return ranked.masked_fill(shares.cumsum(dim=-1) - shares >= top_p, 0.0)
+    # in float64: of a tiny top_p float32 keeps nothing, and then no token would be left
+    return ranked.masked_fill((shares.cumsum(dim=-1) - shares).double() >= top_p, 0.0)
 
 
 def invert(weights: Tensor, uniforms: Tensor) -> Tensor:

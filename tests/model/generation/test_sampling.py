@@ -102,3 +102,28 @@ def test_rows_of_different_kinds_do_not_touch_each_other():
     assert len(together.top[3]) == 2
     assert together.tokens[4] != int(logits[4].argmax())
     assert together.tokens[5] % 7 == 0
+
+
+@pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 1e-300}, {"temperature": 1e-5}, {"temperature": 2.0, "top_p": 1e-300},
+        {"temperature": 1.0, "top_p": 1e-12}, {"temperature": 1.0, "top_k": 3, "top_p": 1e-300},
+    ],
+)  # fmt: skip
+def test_extreme_settings_choose_the_likeliest_token(settings, equal):
+    logits = torch.zeros(1, 312) if equal else torch.randn(1, 312, generator=torch.Generator().manual_seed(0)) * 3
+    best = int(logits.argmax())
+    (token,) = sample(logits, [Row(uniform=0.999999, **settings)]).tokens
+    assert 0 <= token < 312
+    assert equal or token == best
+
+
+@pytest.mark.parametrize("repetition", [1e-300, 1e-30, 100.0])
+def test_an_extreme_penalty_leaves_a_distribution(repetition):
+    logits = torch.randn(1, 312, generator=torch.Generator().manual_seed(1))
+    seen = torch.tensor([3, 7])
+    penalty = Penalty(repetition, 0.0, 0.0, seen, seen, torch.ones(2))
+    drawn = sample(logits, [Row(temperature=1.0, uniform=0.5, penalty=penalty)])
+    assert 0 <= drawn.tokens[0] < 312 and drawn.log_probs[0] <= 0
