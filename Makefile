@@ -20,8 +20,9 @@ run: $(RUN)
 dashboard: $(DASHBOARD)
 	@$(BIN)/qwenforge dashboard $(ARGS)
 
+# A thread a worker: threads of several workers on the same cores wait for one another, ten times as long.
 test: $(TEST)
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(TEST)
 	@$(BIN)/ruff format --check .

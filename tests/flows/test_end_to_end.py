@@ -16,6 +16,7 @@ import pytest
 from flows.stages import PIPELINE
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(900)  # the whole recipe, beside whatever else the machine does
 
 TINY = """
 extends = "{recipes}/pocket.toml"
@@ -159,7 +160,7 @@ def recipe(tmp_path_factory) -> Path:
 def run(recipe: Path, home: Path) -> dict:
     result = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", str(recipe), "--json"],
-        cwd=ROOT, env={**os.environ, "QWENFORGE_HOME": str(home)}, capture_output=True, text=True, timeout=280,
+        cwd=ROOT, env={**os.environ, "QWENFORGE_HOME": str(home)}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-4000:]
     return json.loads(result.stdout)
