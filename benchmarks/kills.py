@@ -14,43 +14,14 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from components.stage import Layout
+from components.stage import QuietRun
 
 INTERVAL = 10  # steps between checkpoints
-
-
-@dataclass
-class _Run:
-    """A run that notes each step in a file, which survives the process."""
-
-    folder: Path
-    seed: int = 0
-    device: str = "cpu"
-    ceiling: float = 0.0
-    layout: Layout = field(default_factory=Layout)
-
-    def __post_init__(self) -> None:
-        self.output, self.state = self.folder / "output", self.folder / "state"
-        self.output.mkdir(parents=True, exist_ok=True)
-        self.state.mkdir(exist_ok=True)
-
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
-
-    def info(self, message: str) -> None: ...
-
-    def advance(self, amount: int = 1, **fields: float | str) -> None: ...
-
-    @contextmanager
-    def progress(self, total: int, description: str, *, unit: str = "it", start: int = 0) -> Iterator["_Run"]:
-        yield self
 
 
 def main(given: list[str] | None = None) -> int:
@@ -150,7 +121,9 @@ def _train(folder: Path, steps: int) -> None:
         num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True,
     )  # fmt: skip
     model = Transformer(shape).init_weights(0)
-    run = _Run(folder)
+    run = QuietRun(folder / "output", folder / "state", seed=0)
+    for needed in (run.output, run.state):
+        needed.mkdir(parents=True, exist_ok=True)
     begun = os.open(folder / "begun", os.O_CREAT | os.O_WRONLY)
 
     def batch_at(step: int) -> torch.Tensor:

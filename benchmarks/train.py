@@ -9,44 +9,17 @@ precision, same optimizer (torch's fused AdamW, decay on matrices alone), in tur
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from benchmarks.harness import Step, ratio, take_turns
 from benchmarks.model import BATCHES, SHAPES, _write_weights
-from components.stage import Layout
+from components.stage import QuietRun
 
 STEPS = 10  # a run
 RATE, DECAY = 1e-4, 0.1
-
-
-@dataclass
-class _Run:
-    """A run that shows nothing and keeps what was measured last."""
-
-    seed: int = 0
-    device: str = "cpu"
-    ceiling: float = 1.0
-    layout: Layout = field(default_factory=Layout)
-    last: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.output = self.state = Path(mkdtemp())
-
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        self.last = dict(values)
-
-    def info(self, message: str) -> None: ...
-
-    def advance(self, amount: int = 1, **fields: float | str) -> None: ...
-
-    @contextmanager
-    def progress(self, total: int, description: str, *, unit: str = "it", start: int = 0) -> Iterator["_Run"]:
-        yield self
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -138,7 +111,8 @@ def _ours(weights: Path, shape: str, idle: Callable[[], None], train: Any) -> St
     model = load_model(weights)
 
     def step() -> float:
-        run = _Run()
+        folder = Path(mkdtemp())
+        run = QuietRun(folder, folder, seed=0, ceiling=1.0)
         history = train(
             model, next_token_loss, lambda number: tokens[number], config=config, steps=STEPS, run=run,
             flops_per_token=1.0,

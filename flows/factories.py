@@ -1,34 +1,12 @@
 """``qwenforge factories``: SFT data of the nine kinds into a folder."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.stage import Layout
 from flows.errors import UsageError
+from flows.stage_run import StageRun
 from flows.terminal import Display, stdout, table
-
-
-@dataclass
-class FolderRun:
-    """A ``components.stage.Run`` without a store: what the stage writes stays in the folder."""
-
-    output: Path
-    state: Path
-    seed: int
-    display: Display
-    device: str = "cpu"
-    layout: Layout = field(default_factory=Layout)
-    ceiling: float = 0.0
-
-    def metrics(self, values: Any, step: int | None = None) -> None: ...
-
-    def info(self, message: str) -> None:
-        self.display.line(message)
-
-    def progress(self, total: int, description: str, *, unit: str = "it", start: int = 0) -> Any:
-        return self.display.progress(total, description, unit=unit, start=start)
 
 
 def factories_command(recipe: Path, overrides: list[str], output: Path) -> dict[str, Any]:
@@ -41,8 +19,9 @@ def factories_command(recipe: Path, overrides: list[str], output: Path) -> dict[
         raise UsageError(f"{output}: the folder is not empty")
     output.mkdir(parents=True, exist_ok=True)
     display = Display()
+    run = StageRun(loaded.seed, output, output, "cpu", display, lambda values, step: None)
     with display.live(1):
-        summary = make_factories(loaded.factories, {}, FolderRun(output, output, loaded.seed, display))
+        summary = make_factories(loaded.factories, {}, run)
     (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
 

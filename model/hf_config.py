@@ -4,6 +4,8 @@ Three kinds are read: ``qwen2``, ``qwen2_moe``, and ``llama`` where it differs f
 alone. Two are written. (This module needs no torch.)
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 from model.config import DualChunkConfig, ModelConfig, ModelFormatError, MoEConfig, RopeScaling
@@ -21,6 +23,17 @@ _FIXED = {
     "decoder_sparse_step": 1, "mlp_only_layers": [],
 }  # fmt: skip
 """Keys with one supported value each. A key that is absent or null has it."""
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The values of a JSON file of a checkpoint; ModelFormatError where it holds no object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFormatError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelFormatError(f"{path}: holds no JSON object")
+    return values
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:

@@ -4,7 +4,6 @@ A source tells what it holds before anything is read. ``check_source`` compares 
 checkpoint fails here, by the name of its tensor, and never later as strange text.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig, ModelFormatError
-from model.hf_config import config_from_hf, has_biases
+from model.hf_config import config_from_hf, has_biases, read_json_object
 from model.tensor_files import Entry, TensorFiles
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
@@ -99,14 +98,7 @@ class FolderSource:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The values of ``config.json``; ModelFormatError where it is no JSON object."""
-    path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelFormatError(f"{path}: holds no JSON object")
-    return values
+    return read_json_object(folder / "config.json")
 
 
 def layout(config: ModelConfig) -> dict[str, tuple[int, ...]]:

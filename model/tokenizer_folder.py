@@ -11,13 +11,15 @@ from model.byte_level import backend as make_backend
 from model.chat import END
 from model.chat_format import ChatFormat, chat_format
 from model.config import ModelFormatError
+from model.hf_config import read_json_object
 from model.tokenizer import CONTROL_TOKENS, Tokenizer
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
     """``Tokenizer.load``."""
     path = folder / "tokenizer.json"
-    config = _config(folder)
+    settings = folder / "tokenizer_config.json"
+    config = read_json_object(settings) if settings.exists() else {}
     chat = chat_format(_template(folder, config))
     if not path.exists() and (vocabulary := folder / "vocab.json").exists():
         try:
@@ -87,19 +89,6 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     }
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    if not path.exists():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelFormatError(f"{path}: holds no JSON object")
-    return values
 
 
 def _template(folder: Path, config: dict[str, Any]) -> str | None:

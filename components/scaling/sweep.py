@@ -7,16 +7,12 @@ optimum at the edge is only a bound; the law is then put to the test at a larger
 test has measured.
 """
 
-from collections import defaultdict
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from components.stage import Inputs, Run, StageConfig, Summary, effect
 from components.training.config import TrainingConfig
-
-if TYPE_CHECKING:
-    from components.scaling.law import SweepPoint
 
 
 class SweepShape(StageConfig):
@@ -52,97 +48,39 @@ class ScalingConfig(TrainingConfig):
     default_batch_tokens: int = Field(4096, ge=8, description="what one would take without a law")
 
 
-MAX_WIDENINGS = 3
 CHECK_FACTORS = (1 / 3, 3.0)
 """Rates beside the predicted one at the check's budget: they show whether it was the best there, by a parabola."""
 
 
-def edges(points: "list[SweepPoint]") -> "list[tuple[SweepPoint, float]]":
-    """For each (N, D) whose best run has the lowest or highest rate of its batch size: that run and the next rate."""
-    cells: dict[tuple[int, int], list[SweepPoint]] = defaultdict(list)
-    for point in points:
-        cells[point.parameters, point.tokens].append(point)
-    beyond = []
-    for cell in cells.values():
-        best = min(cell, key=lambda point: point.loss)
-        rates = sorted({point.learning_rate for point in cell if point.batch_tokens == best.batch_tokens})
-        if len(rates) > 1 and best.learning_rate == rates[-1]:
-            beyond.append((best, rates[-1] ** 2 / rates[-2]))
-        elif len(rates) > 1 and best.learning_rate == rates[0]:
-            beyond.append((best, rates[0] ** 2 / rates[1]))
-    return beyond
-
-
 def sweep(config: ScalingConfig, inputs: Inputs, run: Run) -> Summary:
     """Run the grid, fit the laws into ``law.json``; effect: predicted against default hyper-parameters."""
-    from components.data.pool import available_workers, map_shards
-    from components.data.shard_reader import ShardReader
     from components.scaling.law import fit_scaling_law
-    from components.scaling.trial import Trial, run_trial
+    from components.scaling.trials import Trials
 
-    shards = inputs["shards"].path
-    vocab_size = ShardReader(shards).vocab_size
-
-    sizes: dict[int, SweepShape] = {}
-
-    def trial(shape: SweepShape, tokens: int, learning_rate: float, batch_tokens: int) -> Trial:
-        training = TrainingConfig(**config.model_dump(include=set(TrainingConfig.model_fields)))
-        made = Trial(
-            shards=shards, state=run.state, seed=run.seed, device=run.device, vocab_size=vocab_size,
-            sequence_length=config.sequence_length, shape=shape, tokens=tokens, batch_tokens=batch_tokens,
-            training=training.model_copy(update={"learning_rate": learning_rate}),
-        )  # fmt: skip
-        sizes[made.model.num_non_embedding_parameters()] = shape
-        return made
-
-    def run_all(trials: list[Trial], name: str) -> "list[SweepPoint]":
-        points = []
-        # On a CPU small runs scale with processes better than with threads; on an accelerator they take turns.
-        workers = available_workers() if run.device == "cpu" else 1
-        with run.progress(len(trials), name, unit="run") as bar:
-            for point in map_shards(run_trial, trials, workers):
-                points.append(point)
-                bar.advance(1, loss=round(point.loss, 3))
-                run.metrics({f"{name}_loss": point.loss}, step=len(points))
-        return points
-
+    trials = Trials(config, inputs["shards"], run)
     grid = [
-        trial(shape, tokens, rate, batch)
+        trials.make(shape, tokens, rate, batch)
         # The longest first, so that no worker is left with one at the end.
         for tokens in sorted(config.tokens, reverse=True)
         for shape in reversed(config.shapes)
         for rate in config.learning_rates
         for batch in config.batch_tokens
     ]
-    points = run_all(grid, "sweep")
-
-    def widened(points: "list[SweepPoint]", name: str) -> "list[SweepPoint]":
-        """``points`` and runs beyond the grid, until no cell's best rate is the last one tried."""
-        for _ in range(MAX_WIDENINGS):
-            beyond = [
-                trial(sizes[cell.parameters], cell.tokens, rate, cell.batch_tokens) for cell, rate in edges(points)
-            ]
-            if not beyond:
-                break
-            points = points + run_all(beyond, name)
-        return points
-
-    points = widened(points, "sweep_beyond")
+    points = trials.widen(trials.run(grid, "sweep"), "sweep_beyond")
     law = fit_scaling_law(points, seed=run.seed)
 
-    largest = config.shapes[-1]
-    size, tokens = trial(largest, 1, 1.0, 1).model.num_non_embedding_parameters(), config.check_tokens
+    largest, size, tokens = config.shapes[-1], grid[0].size, config.check_tokens
     predicted_rate, predicted_batch = law.predict_learning_rate(size, tokens), law.predict_batch_tokens(size, tokens)
     predicted_loss = law.predict_loss(size, tokens)
-    tuned, untuned, *around = run_all(
+    tuned, untuned, *around = trials.run(
         [
-            trial(largest, tokens, predicted_rate, round(predicted_batch)),
-            trial(largest, tokens, config.default_learning_rate, config.default_batch_tokens),
-            *(trial(largest, tokens, predicted_rate * factor, round(predicted_batch)) for factor in CHECK_FACTORS),
+            trials.make(largest, tokens, predicted_rate, round(predicted_batch)),
+            trials.make(largest, tokens, config.default_learning_rate, config.default_batch_tokens),
+            *(trials.make(largest, tokens, predicted_rate * f, round(predicted_batch)) for f in CHECK_FACTORS),
         ],
         "check",
     )
-    checked = widened([tuned, *around], "check_beyond")
+    checked = trials.widen([tuned, *around], "check_beyond")
     law = fit_scaling_law(points + checked, seed=run.seed)
     law.write(run.output / "law.json")
     best = min(checked, key=lambda point: point.loss)

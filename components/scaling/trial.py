@@ -39,6 +39,11 @@ class Trial:
         )
 
     @property
+    def size(self) -> int:
+        """N of the laws: non-embedding parameters."""
+        return self.model.num_non_embedding_parameters()
+
+    @property
     def name(self) -> str:
         facts = repr(replace(self, shards=Path(), state=Path()))
         return f"run-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
@@ -76,7 +81,7 @@ def run_trial(trial: Trial) -> SweepPoint:
     finally:
         torch.set_num_threads(threads)  # a single trial runs in the process of the stage
     point = SweepPoint(
-        parameters=trial.model.num_non_embedding_parameters(),
+        parameters=trial.size,
         tokens=trial.tokens,
         learning_rate=trial.training.learning_rate,
         batch_tokens=batch_size * trial.sequence_length,

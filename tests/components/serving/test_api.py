@@ -1,7 +1,10 @@
 """The HTTP API as a client sees it: the official client against a server process."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -10,9 +13,11 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.generation import GenerationMode
-from served import make_checkpoint, serving
+from served import ROOT, make_checkpoint, serving
 
+from infra.catalog import Catalog
 from model.checkpoint import load_model
+from model.config import MoEConfig
 from model.generation import Engine, generate
 from model.tokenizer import Tokenizer
 
@@ -281,3 +286,38 @@ def test_sigterm_lets_answers_end(checkpoint, tmp_path):
         rest = list(stream)
         assert 1 + len(rest) == 600 and rest[-1].choices[0].finish_reason == "length" and first.choices
         assert served.process.wait(30) == 0
+
+
+def test_an_alias_that_moves_is_followed_and_running_answers_end(checkpoint, tmp_path):
+    """From a dense checkpoint to one with experts."""
+    experts = MoEConfig(
+        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, shared_expert_intermediate_size=32
+    )  # fmt: skip
+    other, home = make_checkpoint(tmp_path / "experts", seed=4, moe=experts), tmp_path / "home"
+    for alias, folder in (("other", other), ("served", checkpoint)):
+        subprocess.run(
+            [sys.executable, "-m", "flows.cli", "import", str(folder), "--alias", alias], check=True,
+            cwd=ROOT, env=os.environ | {"QWENFORGE_HOME": str(home), "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    fields = {"model": "served", "prompt": "a few", "temperature": 0}
+    with serving("served", home, "--watch-seconds", "0.2") as served:
+        digest = httpx.get(f"{served.url}/health").json()["digest"]
+        whole = served.client.completions.create(**fields, max_tokens=40, extra_body={"ignore_eos": True})
+        stream = served.client.completions.create(
+            **fields, max_tokens=4000, stream=True, extra_body={"ignore_eos": True}
+        )
+        said = next(stream).choices[0].text
+        catalog = Catalog(f"sqlite:///{home / 'catalog.db'}")
+        catalog.set_alias("served", catalog.resolve_alias("other"))
+        served.wait_for(lambda: httpx.get(f"{served.url}/health").json()["digest"] != digest)
+        assert served.metric("qwenforge_model_swaps_total", '{outcome="done"}') == 1
+        pieces = [piece.choices[0] for piece in stream]
+        said += "".join(piece.text for piece in pieces)
+        assert pieces[-1].finish_reason == "length"
+        assert said.startswith(whole.choices[0].text), "the answer went on with the weights that it began with"
+        tokenizer = Tokenizer.load(other)
+        [expected] = generate(
+            Engine(load_model(other).eval(), tokenizer), [tokenizer.encode("a few")], max_new_tokens=20,
+            stop_ids=(tokenizer.im_end_id, tokenizer.eos_id),
+        )  # fmt: skip
+        assert served.client.completions.create(**fields, max_tokens=20).choices[0].text == expected.text
