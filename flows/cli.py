@@ -268,6 +268,28 @@ def ablate(
     show(result, True) if as_json else print_ablation(result)
 
 
+@app.command()
+def claims(
+    recipe: Annotated[Path, typer.Argument(help="Recipe whose finished run the claims start from.")] = Path(
+        "recipes/pocket.toml"
+    ),
+    only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this claim. Repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Repetitions of every claim.")] = 3,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="MINUTES", help="Begin nothing new after this long; no limit without."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the page; under the home by default.")] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the claims of the report to the test at small scale: effects with intervals, verdicts, and a page."""
+    from flows.claims import claims_command, print_claims
+
+    result = claims_command(recipe, set_ or [], only or [], seeds, budget, output)
+    show(result, True) if as_json else print_claims(result)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(
     context: typer.Context,

@@ -154,6 +154,28 @@ def by_group(name: str, evaluations: Mapping[str, Metrics], metric: str, label: 
     return done()
 
 
+def forest(name: str, rows: Sequence[Mapping[str, Any]], label: str, scale: float = 1.0) -> str:
+    """A row a difference: a dot with its interval, a small dot a seed, a bar where a margin lies.
+
+    ``rows`` have label, value, low, high (None: not bounded), seeds, bound (0, or the margin below it) and colour.
+    """
+    with _figure(name, 1, 1, FULL, 0.34 * len(rows) + 1.1) as (axes, done):
+        axis = axes[0]
+        axis.axvline(0, color=INK, alpha=0.5, linewidth=1)
+        for place, row in enumerate(rows):
+            colour = PALETTE[row["colour"] % len(PALETTE)]
+            value = scale * row["value"]
+            spans = [[value - scale * row["low"]], [scale * row["high"] - value]] if row["low"] is not None else None
+            axis.errorbar([value], [place], xerr=spans, fmt="o", markersize=5, color=colour, elinewidth=1.4, capsize=3)
+            axis.plot([scale * v for v in row["seeds"]], [place] * len(row["seeds"]), ".", color=colour, alpha=0.45)
+            if row["bound"]:
+                axis.plot([scale * row["bound"]] * 2, [place - 0.35, place + 0.35], color=INK, alpha=0.5, linewidth=1)
+        axis.set_yticks(range(len(rows)), [row["label"] for row in rows])
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_xlabel(label)
+    return done()
+
+
 def _with_spans(metrics: Sequence[Mapping[str, float]], scale: float) -> tuple[list[float], list[list[float]]]:
     """Values and the lengths of their intervals below and above, as ``errorbar`` wants them."""
     values = [scale * m["value"] for m in metrics]

@@ -41,7 +41,7 @@ def write_report(config: ReportConfig, inputs: Inputs, run: Run) -> Summary:
     plots = _plots(content)
     (run.output / "plots").mkdir()
     for name, svg in plots.items():
-        (run.output / "plots" / f"{name}.svg").write_text(_standalone(svg), encoding="utf-8")
+        (run.output / "plots" / f"{name}.svg").write_text(standalone(svg), encoding="utf-8")
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (run.output / "report.json").write_text(text, encoding="utf-8")
     _write_pages(content, plots, None, run.output / "report.html")
@@ -149,7 +149,7 @@ def _write_pages(content: Mapping[str, Any], plots: Mapping[str, str], costs: An
         file.write_text(environment.get_template(template).render(values), encoding="utf-8")
 
 
-def _standalone(svg: str) -> str:
+def standalone(svg: str) -> str:
     """An SVG that is looked at outside the page follows the viewer's theme too."""
     style = "<style>svg{color:#1d2330}@media(prefers-color-scheme:dark){svg{color:#dfe3ea}}</style>"
     head, tail = svg.split(">", 1)

@@ -79,6 +79,11 @@ class GRPOConfig(TrainingConfig):
     correct_weight: float = Field(1.0, ge=0)
     format_weight: float = Field(0.1, ge=0)
     reward_model_weight: float = Field(0.1, ge=0)
+    query_order: Literal["variance", "random"] = Field(
+        "variance",
+        description="of the queries: by the variance of their answers' reward, high first, or a seeded shuffle of them",
+        exclude_if=lambda value: value == "variance",
+    )
     scoring_samples: int = Field(4, ge=2, description="answers a query, from which the variance is estimated")
     evaluate_every: int = Field(10, ge=1, description="updates between held-out pass rates in the history")
     evaluation_prompts: int = Field(200, ge=1)

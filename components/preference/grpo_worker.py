@@ -57,6 +57,8 @@ class Worker:
         self.order = (
             np.array(_remember(run.state / "order.json", self._score_queries)) if self.queries else np.array([])
         )
+        if config.query_order == "random":  # of the same queries
+            self.order = np.random.default_rng(run.seed).permutation(self.order)
         self.pass_rates(0)
 
     # -- queries ---------------------------------------------------------------------------------------------

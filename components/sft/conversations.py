@@ -10,6 +10,7 @@ the decontamination rule forbids (section 3.1 of the report: it holds for post-t
 to what is asked, not to the wording: prompts of one family share their wording, which would make all of them match.
 """
 
+import operator
 import random
 from collections.abc import Iterator
 
@@ -46,6 +47,10 @@ class ConversationsConfig(StageConfig):
     candidates: int = Field(3, ge=1, description="teacher's responses a prompt, before rejection")
     teacher_error_rate: float = Field(0.2, ge=0, lt=1, description="share of candidates with wrong content")
     teacher_misformat_rate: float = Field(0.1, ge=0, lt=1, description="share in a wrong form")
+    # Where it is on, it is not part of the dump: cache keys from before it existed stay what they were.
+    rejection: bool = Field(
+        True, description="off: the teacher's first response, right or wrong", exclude_if=operator.truth
+    )
 
 
 def make_conversations(config: ConversationsConfig, inputs: Inputs, run: Run) -> Summary:
@@ -79,10 +84,11 @@ def make_conversations(config: ConversationsConfig, inputs: Inputs, run: Run) ->
                         candidates = [_candidate(problem, rng, config) for _ in range(config.candidates)]
                         accepted = [text for text in candidates if verify(problem, text).correct]
                         drawn, correct = drawn + len(candidates), correct + len(accepted)
-                        if not accepted:
+                        if config.rejection and not accepted:
                             unanswered += 1
                             continue
-                        messages = [*messages, {"role": "assistant", "content": accepted[0]}]
+                        response = (accepted if config.rejection else candidates)[0]
+                        messages = [*messages, {"role": "assistant", "content": response}]
                     meta = {"domain": DOMAINS[family], "content": problem.content}
                     identifier = f"{split}-{family}-{index:05d}"
                     conversations.append(Conversation(identifier, split, family, messages, problem.answer, meta))

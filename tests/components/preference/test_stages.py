@@ -11,6 +11,7 @@ from support import make_artifact, make_run
 
 from components.preference.dpo import DPOConfig, train_dpo
 from components.preference.grpo import GRPOConfig, train_grpo
+from components.preference.grpo_worker import Worker
 from components.preference.pair_store import read_pairs
 from components.preference.pairs import PairsConfig, make_pairs
 from components.preference.reward_model import RewardConfig, load_reward_model, score, train_reward_model
@@ -222,6 +223,16 @@ def test_every_variant_of_grpo_learns_from_its_rollouts(grpo_inputs, tmp_path, v
     if variant == "dapo":
         table = pq.read_table(run.output / "rollouts.parquet").to_pylist()
         assert min(row["reward"] for row in table) < 0  # an answer at max_new_tokens costs 1
+
+
+def test_queries_may_be_shuffled(grpo_inputs, tmp_path):
+    config = GRPO.model_copy(update={"query_order": "random"})
+    ordered, shuffled = (
+        Worker(way, grpo_inputs, make_run(tmp_path / way.query_order)).order.tolist() for way in (GRPO, config)
+    )
+    assert sorted(ordered) == sorted(shuffled)
+    assert ordered != shuffled
+    assert "query_order" not in GRPO.model_dump(), "cache keys stay what they were"
 
 
 def test_filtered_overlong_answers_teach_nothing(grpo_inputs, tmp_path):

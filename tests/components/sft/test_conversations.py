@@ -55,6 +55,18 @@ def test_a_perfect_teacher_has_nothing_rejected(tmp_path, tokenizer_folder):
     assert summary["rejected"] == summary["unanswered"] == 0
 
 
+def test_without_rejection_the_same_prompts_keep_their_mistakes(tmp_path, tokenizer_folder):
+    told = {}
+    for rejection in (True, False):
+        _, output = run_stage(tmp_path / str(rejection), tokenizer_folder, rejection=rejection)
+        told[rejection] = {c.id: c for c in read_conversations(output, "sft")}
+    assert set(told[True]) < set(told[False]), "no prompt is lost for want of a right answer"
+    assert all(told[False][id].prompt == c.prompt for id, c in told[True].items())
+    right = [verify((c.task, c.answer), c.messages[-1]["content"]).correct for c in told[False].values()]
+    assert 0.6 < sum(right) / len(right) < 0.8
+    assert "rejection" not in ConversationsConfig().model_dump(), "cache keys stay what they were"
+
+
 def test_unknown_family_is_named(tmp_path, tokenizer_folder):
     with pytest.raises(StageError, match="'astrology'"):
         run_stage(tmp_path, tokenizer_folder, families=("truth", "astrology"))
