@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from support import make_artifact, make_run
 
 from components.sft.conversations import ConversationsConfig, make_conversations
@@ -12,6 +13,21 @@ from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 
 FEW = ("truth", "repeat")
+
+
+class AloneAccelerator:
+    """What TRL asks of an accelerator, in one process."""
+
+    device = torch.device("cpu")
+    num_processes = 1
+
+    def gather(self, value):
+        return value
+
+    gather_for_metrics = gather
+
+    def reduce(self, value, reduction):
+        return value
 
 
 def tiny_tokenizer() -> Tokenizer:

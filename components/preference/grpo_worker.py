@@ -94,10 +94,16 @@ class Worker:
         advantages, parts = np.array(saved["advantages"]), self.config.updates_per_rollout
         # Whole groups stay together: rows are flat over (queries, group).
         rows = np.arange(len(answers)).reshape(-1, self.config.group_size)[part::parts].ravel()
+        left_out = np.zeros(len(answers), bool)
+        if self.config.overlong == "filter":
+            left_out |= [not answer.finished for answer in answers]
+        if self.config.dynamic_sampling:
+            left_out |= np.repeat(_agree(np.array(saved["correct"]), self.config.group_size), self.config.group_size)
         return _to(
             policy_batch(
                 [answers[i] for i in rows], advantages[rows], saved["facts"],
                 sequence_length=self.config.sequence_length, padding_id=self.tokenizer.eos_id,
+                left_out=left_out[rows], penalised=self.config.kl_coefficient > 0,
             ),
             self.run.device,
         )  # fmt: skip
@@ -120,7 +126,7 @@ class Worker:
             advantages = advantages * [[answer.finished for answer in group] for group in answers]
         if self.config.dynamic_sampling:
             # Where no verdict differs, only the learnt reward does: its noise would be the whole gradient.
-            advantages = advantages * (rewards.correct.std(axis=1, keepdims=True) > 0)
+            advantages = advantages * ~_agree(rewards.correct, self.config.group_size)[:, None]
         flat = [answer for group in answers for answer in group]
         return {
             "queries": [query.id for query in queries],
@@ -204,6 +210,11 @@ def _remember(path: Path, compute: Callable[[], Any]) -> Any:
     if not path.exists():
         write_atomically(path, json.dumps(compute()).encode())
     return json.loads(path.read_text())
+
+
+def _agree(correct: np.ndarray, group: int) -> np.ndarray:
+    """(queries,) whether all verdicts of a query's ``group`` answers are the same."""
+    return correct.reshape(-1, group).std(axis=1) == 0
 
 
 def _to(batch: PolicyBatch, device: str) -> PolicyBatch:

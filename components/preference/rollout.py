@@ -64,7 +64,7 @@ class PolicyBatch:
     advantages: Tensor
     """(sequences,)."""
     lengths: Tensor
-    """(answers,) tokens of *every* sampled answer, also of those that were left out: what means are over."""
+    """(answers,) tokens of *every* sampled answer, which means are over; 0 for one that was left out of the loss."""
     answer: Tensor
     """(sequences,) index into ``lengths``."""
     facts: dict[str, float]
@@ -95,15 +95,24 @@ def advantages_of(rewards: np.ndarray, scaling: str) -> np.ndarray:
 
 
 def policy_batch(
-    answers: list[Answer], advantages: np.ndarray, facts: dict[str, float], *, sequence_length: int, padding_id: int
-) -> PolicyBatch:
-    """Pack the answers that teach something; those of zero advantage have no gradient and are left out.
+    answers: list[Answer], advantages: np.ndarray, facts: dict[str, float], *, sequence_length: int, padding_id: int,
+    left_out: np.ndarray | None = None, penalised: bool = False,
+) -> PolicyBatch:  # fmt: skip
+    """Pack the answers that have a gradient.
 
-    ``answers`` and ``advantages`` (answers,) are flat over queries and groups.
+    ``answers`` and ``advantages`` (answers,) are flat over queries and groups. Answers of zero advantage have no
+    gradient, unless the loss is ``penalised`` by a KL term, which every answer pays. Those ``left_out`` (answers,)
+    are no part of the loss at all: their tokens are not counted where a mean is over tokens (TRL's masking of
+    truncated answers; the groups that DAPO's objective does not hold).
     """
-    useful = np.flatnonzero(np.abs(advantages) > 1e-9)
+    has_gradient = np.full(len(answers), True) if penalised else np.abs(advantages) > 1e-9
+    lengths = np.array([len(answer.tokens) for answer in answers])
+    if left_out is not None:
+        has_gradient, lengths = has_gradient & ~left_out, np.where(left_out, 0, lengths)
+    useful = np.flatnonzero(has_gradient)
     if not len(useful):
-        useful = np.array([0])  # keeps the step well defined: one answer with advantage zero
+        useful = np.array([0])  # keeps the step well defined: one answer, which pays its KL at most
+        lengths[0] = len(answers[0].tokens)
     sequences = [
         (answers[i].prompt + answers[i].tokens, [False] * len(answers[i].prompt) + [True] * len(answers[i].tokens))
         for i in useful
@@ -122,7 +131,7 @@ def policy_batch(
         packed,
         torch.from_numpy(flat[starts[order] + place]),
         torch.from_numpy(advantages[useful].astype(np.float32)),
-        torch.tensor([len(answer.tokens) for answer in answers]),
+        torch.from_numpy(lengths),
         torch.from_numpy(useful),
         facts,
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from post_training import AloneAccelerator
 
 from components.preference.dpo import DPOConfig
 from components.preference.grpo import GRPOConfig
@@ -18,21 +19,6 @@ from components.preference.losses import (
     overlong_punishment,
     reduce_tokens,
 )
-
-
-class AloneAccelerator:
-    """What TRL asks of an accelerator, in one process."""
-
-    device = torch.device("cpu")
-    num_processes = 1
-
-    def gather(self, value):
-        return value
-
-    gather_for_metrics = gather
-
-    def reduce(self, value, reduction):
-        return value
 
 
 def random_tensor(*shape, seed=0):
