@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -23,7 +23,7 @@ def make_checkpoint(folder: Path, seed: int = 3, **shape) -> Path:
     tokenizer = Tokenizer.train(['a few words, {"json": 1}, and 一些文字 as well. ' * 20], vocab_size=320)
     config = ModelConfig(
         vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, **shape,
+        num_attention_heads=4, num_key_value_heads=2, **({"max_position_embeddings": 4096} | shape),
     )  # fmt: skip
     save_model(folder, Transformer(config).init_weights(seed), tokenizer)
     return folder
@@ -48,7 +48,7 @@ class Served:
 
 
 @contextmanager
-def serving(checkpoint: str, home: Path, *options: str, key: str = ""):
+def serving(checkpoint: str, home: Path, *options: str, key: str = "", log: Path | None = None):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -57,7 +57,8 @@ def serving(checkpoint: str, home: Path, *options: str, key: str = ""):
         "QWENFORGE_DEVICE": "cpu",
     }  # fmt: skip
     command = [sys.executable, "-m", "flows.cli", "serve", checkpoint, "--port", str(port), *options]
-    process = subprocess.Popen(command, env=environment, cwd=ROOT)
+    with log.open("w") if log else nullcontext() as output:
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
     try:
         served = Served(process, port, Path(checkpoint).name, key)
         served.wait_for(lambda: process.poll() is not None or _answers(served.url))

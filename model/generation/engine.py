@@ -131,15 +131,15 @@ class Engine:
     def step(self) -> list[Event]:
         """Read a chunk of the prompts that are to be read, and write one token of each other text."""
         plan = self._scheduler.plan()
-        writers, hidden = self._compute(plan.work)
+        writers, hidden, events = self._compute(plan.work)
         for sequence, known in plan.known:
             writers.append(sequence)
             hidden.append(known[None])
         if not writers:
-            return []
-        events = self._write(writers, torch.cat(hidden) if len(hidden) > 1 else hidden[0])
-        self._rate.count(len(events))
-        return events
+            return events
+        written = self._write(writers, torch.cat(hidden) if len(hidden) > 1 else hidden[0])
+        self._rate.count(len(written))
+        return events + written
 
     def statistics(self) -> Statistics:
         scheduler = self._scheduler
@@ -158,24 +158,41 @@ class Engine:
 
     # ---- one step ---------------------------------------------------------------------------------------
 
-    def _compute(self, work: list[tuple[Sequence, int]]) -> tuple[list[Sequence], list[Tensor]]:
-        """Run the planned tokens through the network: those whose tokens are all computed now, and their last hidden
-        states, (R, H) in a list."""
+    def _compute(self, work: list[tuple[Sequence, int]]) -> tuple[list[Sequence], list[Tensor], list[Event]]:
+        """Run the planned tokens through the network: those that write now, their last hidden states, (R, H) in a list,
+        and the events of those that were to be pooled."""
         if not work:
-            return [], []
+            return [], [], []
         stretches = [sequence.stretch(end) for sequence, end in work]
         batch = lay_out(stretches, self.network)
         done = [index for index, (sequence, end) in enumerate(work) if end == len(sequence.tokens)]
         done.sort(key=batch.last.__getitem__)
         rows = [batch.last[index] for index in done]
-        hidden = self.network(batch, self.pool.memory, torch.tensor(rows, dtype=torch.long, device=self.network.device))
+        pooled = {index for index, (sequence, _) in enumerate(work) if sequence.request.pooled}
+        of_pooled = [row for row, owner in enumerate(batch.owners) if owner in pooled] if pooled else []
+        wanted = torch.tensor(rows + of_pooled, dtype=torch.long, device=self.network.device)
+        hidden, states = self.network(batch, self.pool.memory, wanted).split((len(rows), len(of_pooled)))
+        places: dict[int, list[int]] = {index: [] for index in pooled}
+        for place, row in enumerate(of_pooled):
+            places[batch.owners[row]].append(place)
+        for index, own in places.items():
+            work[index][0].pool(states[own])
         for sequence, end in work:
             self._scheduler.computed(sequence, end)
         writers = [work[index][0] for index in done]
         for sequence, state in zip(writers, hidden, strict=True):
             if sequence.reading:
                 self._scheduler.read_whole(sequence, state.clone())
-        return writers, [hidden] if writers else []
+        if not pooled:
+            return writers, [hidden] if writers else [], []
+        events = [self._end(each, self._embedding(each)) for each in writers if each.request.pooled]
+        kept = [place for place, each in enumerate(writers) if not each.request.pooled]
+        return [writers[place] for place in kept], [hidden[kept]] if kept else [], events
+
+    def _embedding(self, sequence: Sequence) -> Event:
+        assert sequence.pooled is not None
+        mean = self.network.whole(sequence.pooled / len(sequence.tokens))
+        return Event(sequence.id, None, 0.0, finish="stop", embedding=mean.tolist())
 
     def _write(self, writers: list[Sequence], hidden: Tensor) -> list[Event]:
         """Choose the next token of each, from its last hidden state (R, H)."""

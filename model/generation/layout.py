@@ -44,6 +44,8 @@ class FlatBatch:
     attention: Attention
     last: list[int]
     """The row of each stretch's last token."""
+    owners: list[int]
+    """(T,) which stretch each row is of."""
 
 
 class _Part(NamedTuple):
@@ -103,6 +105,7 @@ class _Builder:
         self.tokens: list[int] = []
         self.positions: list[int] = []
         self.slots: list[int] = []
+        self.owners: list[int] = []
         self.last = [0] * len(stretches)
 
     def singles(self, parts: list[_Part], seen: int, chunked: bool) -> Group:
@@ -110,6 +113,7 @@ class _Builder:
         for owner, position, _ in parts:
             stretch = self.stretches[owner]
             self.last[owner] = len(self.tokens)
+            self.owners.append(owner)
             self.tokens.append(stretch.tokens[0])
             self.positions.append(position)
             self.slots.append(int(stretch.table[position // PAGE]) * PAGE + position % PAGE)
@@ -172,13 +176,14 @@ class _Builder:
     def batch(self, attention: Attention) -> FlatBatch:
         tokens, positions, slots = torch.tensor([self.tokens, self.positions, self.slots], device=self.device)
         turns = positions if self.chunking is None else dual_chunk.key_positions(positions, self.chunking)
-        return FlatBatch(tokens, turns, slots, attention, self.last)
+        return FlatBatch(tokens, turns, slots, attention, self.last, self.owners)
 
     def _append(self, part: _Part) -> None:
         tokens, offset, table = self.stretches[part.owner]
         positions = np.arange(part.first, part.end)
         self.tokens += tokens[part.first - offset : part.end - offset]
         self.positions += positions.tolist()
+        self.owners += [part.owner] * len(positions)
         self.slots += (table[positions // PAGE] * PAGE + positions % PAGE).tolist()
         self.last[part.owner] = len(self.tokens) - 1  # a stretch's blocks come in order
 

@@ -43,8 +43,8 @@ class Network:
         self._table = torch.empty(0, 1, self.config.head_dim // 2, dtype=torch.complex64, device=self.device)
 
     def __call__(self, batch: FlatBatch, memory: Tensor, wanted: Tensor) -> Tensor:
-        """Hidden states after the final norm of the tokens ``wanted`` (R,) -> (R, H); keys and values of all
-        tokens go into ``memory`` (layers, pages, PAGE, 2 K, D)."""
+        """Hidden states after the final norm of the tokens ``wanted`` (R,) -> (R, H), as ``logits`` and ``whole`` take
+        them; keys and values of all tokens go into ``memory`` (layers, pages, PAGE, 2 K, D)."""
         config, attention = self.config, batch.attention
         heads, size = config.num_attention_heads, config.head_dim
         turned = heads + config.num_key_value_heads
@@ -64,6 +64,10 @@ class Network:
     def logits(self, hidden: Tensor) -> Tensor:
         """(R, H) -> (R, V) float32."""
         return self.output(hidden).float()
+
+    def whole(self, hidden: Tensor) -> Tensor:
+        """(..., H) as the model has them: times the norm's weights, which may stand in the output matrix instead."""
+        return self.norm.weighted(hidden)
 
     def turns(self, positions: Tensor) -> Tensor:
         """(T,) -> (T, 1, D / 2) complex64: what rotates a pair at each position."""
@@ -124,6 +128,10 @@ class _Norm:
     def into(self, weight: Tensor) -> Tensor:
         """The matrix (N, H) that reads the norm's result."""
         return weight.detach() * self._own if self._moved else weight.detach()
+
+    def weighted(self, x: Tensor) -> Tensor:
+        """The norm's own result, of what calling it gave."""
+        return x * self._own if self._moved else x
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self._moved:

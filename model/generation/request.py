@@ -44,6 +44,8 @@ class Request:
     """The answer is JSON that this schema accepts ({"type": "object"}: any object)."""
     regex: str | None = None
     """The answer matches this regular expression as a whole."""
+    pooled: bool = False
+    """No answer is written: the only event brings the prompt's ``embedding``."""
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -82,7 +84,7 @@ class Event:
     id: int
     """What ``Engine.add`` returned."""
     token: int | None
-    """None where an error came before a token."""
+    """None where an error came before a token, and of a ``pooled`` request."""
     log_prob: float
     """log p of the token under the model's own distribution at the request's temperature (1 for greedy): before
     penalties, grammar, top-k and top-p."""
@@ -95,5 +97,7 @@ class Event:
     finish: Finish | None = None
     stop: int | str | None = None
     """The token or the text that ended the answer."""
+    embedding: Sequence[float] | None = None
+    """(hidden_size,) the mean over the prompt of the hidden states after the final norm, of a ``pooled`` request."""
     error: str | None = None
     """With ``finish == "error"``: what went wrong with this request (the others go on)."""

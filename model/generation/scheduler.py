@@ -128,7 +128,7 @@ class Scheduler:
         while self.waiting and budget >= BLOCK and len(self.running) < self.max_running:
             sequence = self.waiting.popleft()
             shared, ending = self._shared(sequence)
-            if ending is None and self._is_being_read(sequence, len(shared)):
+            if ending is None and not sequence.request.pooled and self._is_being_read(sequence, len(shared)):
                 later.append(sequence)
                 continue
             if ending is not None and not self._hold_pages(sequence, shared, ending):
@@ -146,6 +146,8 @@ class Scheduler:
 
     def _shared(self, sequence: Sequence) -> tuple[list[int], Ending | None]:
         """Pages that hold its beginning already, its last token excluded; and its ending where all of it is known."""
+        if sequence.request.pooled:
+            return [], None  # the hidden states of all its tokens are wanted, and pages have none
         before_last = (len(sequence.tokens) - 1) // PAGE
         shared: list[int] = []
         while len(shared) < before_last:

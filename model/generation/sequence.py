@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.generation.attention import span
 from model.generation.layout import Stretch
@@ -32,6 +33,8 @@ class Sequence:
         self.reading = False
         """Admitted, and not all of its tokens read yet."""
         self.pages: list[int] = []
+        self.pooled: Tensor | None = None
+        """(H,) sum of the hidden states of ``tokens[:computed]``, of a pooled request."""
         self.table = np.zeros(span(limit) // PAGE, np.int64)
         self.text, self.grammar = text, grammar
         self._digests: list[bytes] = []
@@ -53,11 +56,16 @@ class Sequence:
         """Forget the pages, which are returned, last one first: beginnings are to be kept the longest."""
         pages, self.pages = self.pages[::-1], []
         self.table[:] = 0
-        self.computed, self.reading = 0, False
+        self.computed, self.reading, self.pooled = 0, False, None
         return pages
 
     def stretch(self, end: int) -> Stretch:
         return Stretch(self.tokens[self.computed : end], self.computed, self.table)
+
+    def pool(self, hidden: Tensor) -> None:
+        """Add the hidden states (n, H) of its next tokens."""
+        total = hidden.float().sum(dim=0)
+        self.pooled = total if self.pooled is None else self.pooled + total
 
     # ---- what pages are published under -----------------------------------------------------------------
 

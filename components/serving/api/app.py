@@ -4,10 +4,9 @@ they come; when the client leaves, whatever is not written yet is cancelled."""
 import asyncio
 import hmac
 import json
-import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Security
@@ -16,39 +15,30 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import Receive, Scope, Send
 
 from components.serving.api import replies
 from components.serving.api.limits import Limits
-from components.serving.api.metrics import Metrics
-from components.serving.api.prompts import call_is_required, chat_requests, completion_requests
-from components.serving.api.schema import ChatBody, CompletionBody
-from components.serving.api.worker import Answers, Broken, Full, Refused, Worker
-from model.generation.request import Event
+from components.serving.api.prompts import chat_requests, completion_requests, embedding_requests
+from components.serving.api.schema import MAX_CHOICES, ChatBody, CompletionBody, EmbeddingBody
+from components.serving.api.service import Draining, Service
+from components.serving.api.worker import Broken, Full, Refused, Worker
+from components.serving.api.writer import Body, Writer
 from model.generation.request import Request as EngineRequest
-
-Body = ChatBody | CompletionBody
-
-
-class Service:
-    """What the routes share. ``worker`` is replaced when another checkpoint takes over; answers keep theirs."""
-
-    def __init__(self, worker: Worker, *, max_output: int) -> None:
-        self.worker, self.max_output = worker, max_output
-        self.metrics = Metrics(lambda: self.worker)
-
-    def leave(self, answers: Answers) -> None:
-        """The client has all it wanted, or has left."""
-        self.metrics.cancelled.inc(answers.left)
-        answers.close()
 
 
 def make_app(
-    service: Service, *, api_keys: Sequence[str] = (), max_body_bytes: int = 8 * 2**20,
+    service: Service, *, api_keys: Sequence[str] = (), hosts: Sequence[str] | None = None,
+    max_body_bytes: int = 8 * 2**20,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:  # fmt: skip
-    """``api_keys``: one of them is needed for everything under /v1; none: no key is asked for."""
+    """``api_keys``: one of them is needed for everything under /v1; none: no key is asked for. ``hosts``: names that a
+    request's Host may have; None: any."""
     app = FastAPI(title="qwenforge", description="OpenAI-compatible API", lifespan=lifespan)
     app.add_middleware(Limits, metrics=service.metrics, max_bytes=max_body_bytes)
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     _add_errors(app, service)
     bearer = HTTPBearer(auto_error=False, description="an API key")
 
@@ -61,8 +51,9 @@ def make_app(
     @app.get("/health")
     async def health() -> Response:
         worker = service.worker
-        facts = {"status": "broken" if worker.dead else "ok", "model": worker.name, "digest": worker.digest}
-        return JSONResponse(facts, 503 if worker.dead else 200)
+        status = "broken" if worker.dead else "draining" if service.draining else "ok"
+        facts = {"status": status, "model": worker.name, "digest": worker.digest}
+        return JSONResponse(facts, 200 if status == "ok" else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -88,6 +79,11 @@ def make_app(
         worker = _worker(service, body.model)
         return await _answer(service, worker, body, chat_requests(body, worker.tokenizer, service.max_output), request)
 
+    @app.post("/v1/embeddings", dependencies=[Depends(check_key)])
+    async def embeddings(body: EmbeddingBody, request: Request) -> Response:
+        worker = _worker(service, body.model)
+        return await _unless_left(request, _embed(service, worker, body))
+
     return app
 
 
@@ -107,133 +103,65 @@ def _worker(service: Service, name: str) -> Worker:
 async def _answer(
     service: Service, worker: Worker, body: Body, requests: list[EngineRequest], http: Request
 ) -> Response:  # fmt: skip
-    answers = await worker.ask(requests)
+    answers = await service.ask(worker, requests)
     # each prompt once: choices of one prompt stand together
     prompt_tokens = sum(len(request.prompt) for request in requests[:: body.n or 1])
-    writer = _Writer(service, worker, body, answers, prompt_tokens)
+    writer = Writer(service, worker, body, answers, prompt_tokens)
     if body.stream:
-        return StreamingResponse(writer.stream(), media_type="text/event-stream")
-    leaving = asyncio.create_task(_until_left(http))
-    writing = asyncio.create_task(writer.whole())
+        return _Stream(writer.stream(), partial(service.leave, answers))
     try:
-        await asyncio.wait((leaving, writing), return_when=asyncio.FIRST_COMPLETED)
-        return JSONResponse(writing.result()) if writing.done() else Response(status_code=499)
+        return await _unless_left(http, writer.whole())
+    finally:
+        service.leave(answers)
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events; ``ended`` is called however the response ends, also where it never began."""
+
+    def __init__(self, events: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+
+async def _embed(service: Service, worker: Worker, body: EmbeddingBody) -> dict[str, Any]:
+    """A few texts at a time, so that a long list shares the queue with others."""
+    requests = embedding_requests(body, worker.tokenizer)
+    data: list[dict[str, Any]] = []
+    at_once = min(MAX_CHOICES, worker.max_open)
+    for begin in range(0, len(requests), at_once):
+        answers = await service.ask(worker, requests[begin : begin + at_once])
+        found: dict[int, Any] = {}
+        try:
+            async for index, event in answers:
+                found[index] = event.embedding
+        finally:
+            service.leave(answers)
+        data += [replies.embedding(begin + index, found[index], body.encoding_format) for index in sorted(found)]
+    tokens = sum(len(request.prompt) for request in requests)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": worker.name, "usage": usage}
+
+
+async def _unless_left(http: Request, answer: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """The answer as JSON; its coroutine is cancelled when the client leaves before."""
+    leaving, answering = asyncio.create_task(_until_left(http)), asyncio.create_task(answer)
+    try:
+        await asyncio.wait((leaving, answering), return_when=asyncio.FIRST_COMPLETED)
+        return JSONResponse(answering.result()) if answering.done() else Response(status_code=499)
     finally:
         leaving.cancel()
-        writing.cancel()
-        service.leave(answers)
+        answering.cancel()
 
 
 async def _until_left(http: Request) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
-
-
-class _Writer:
-    """Writes the answers to one body, whole or in pieces."""
-
-    def __init__(self, service: Service, worker: Worker, body: Body, answers: Answers, prompt_tokens: int) -> None:
-        self._service, self._worker, self._body, self._answers = service, worker, body, answers
-        self._prompt_tokens = prompt_tokens
-        self._is_chat = isinstance(body, ChatBody)
-        calls: Any = "never"
-        if isinstance(body, ChatBody) and body.tools and body.tool_choice != "none":
-            calls = "required" if call_is_required(body) else "auto"
-        self._choices = [replies.Choice(calls) for _ in range(answers.number)]
-        prefix, kind = ("chatcmpl", "chat.completion") if self._is_chat else ("cmpl", "text_completion")
-        self._head: dict[str, Any] = {
-            "id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()),
-            "model": worker.name, "system_fingerprint": worker.digest[:12] or None,
-        }  # fmt: skip
-
-    async def whole(self) -> dict[str, Any]:
-        async for index, event in self._events():
-            self._choices[index].push(event)
-        choices = []
-        for index, choice in enumerate(self._choices):
-            shared = {"index": index, "finish_reason": choice.finish}
-            log_probs = self._log_probs(choice.visible(), 0)
-            if not self._is_chat:
-                choices.append({**shared, "text": choice.text, "logprobs": log_probs})
-                continue
-            message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
-            if choice.calls:
-                plain = [{key: call[key] for key in ("id", "type", "function")} for call in choice.calls]
-                message |= {"content": choice.text.strip() or None, "tool_calls": plain}
-            choices.append({**shared, "message": message, "logprobs": log_probs})
-        return {**self._head, "choices": choices, "usage": replies.usage(self._prompt_tokens, self._choices)}
-
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Server-sent events; the last one is ``[DONE]``, or an error."""
-        options = self._body.stream_options
-        with_usage = options is not None and options.include_usage
-        empty = {"usage": None} if with_usage else {}
-        head = {**self._head, **empty}
-        if self._is_chat:
-            head["object"] = "chat.completion.chunk"
-        try:
-            if self._is_chat:
-                for index in range(len(self._choices)):
-                    first = {"role": "assistant", "content": ""}
-                    yield _sse({**head, "choices": [_piece(index, delta=first)]})
-            async for index, event in self._events():
-                pieces = self._pieces(index, event)
-                if pieces:
-                    yield _sse({**head, "choices": pieces})
-            if with_usage:
-                yield _sse({**head, "choices": [], "usage": replies.usage(self._prompt_tokens, self._choices)})
-            yield b"data: [DONE]\n\n"
-        except (Refused, Broken) as error:
-            yield _sse(
-                replies.error_body(str(error), "server_error" if isinstance(error, Broken) else "invalid_request_error")
-            )
-        finally:
-            self._service.leave(self._answers)
-
-    def _pieces(self, index: int, event: Event) -> list[dict[str, Any]]:
-        choice = self._choices[index]
-        said = len(choice.text)
-        text, calls = choice.push(event)
-        shown = [event] if event.token is not None and not isinstance(event.stop, int) else []
-        log_probs = self._log_probs(shown, said) if shown else None
-        if not (text or calls or log_probs or choice.finish):
-            return []
-        if not self._is_chat:
-            return [_piece(index, text=text, finish_reason=choice.finish, logprobs=log_probs)]
-        delta: dict[str, Any] = {"content": text} if text else {}
-        if calls:
-            delta["tool_calls"] = calls
-        return [_piece(index, delta=delta, finish_reason=choice.finish, logprobs=log_probs)]
-
-    def _log_probs(self, events: list[Event], offset: int) -> dict[str, Any] | None:
-        if isinstance(self._body, ChatBody):
-            return replies.chat_log_probs(events, self._worker.tokenizer) if self._body.logprobs else None
-        if self._body.logprobs is None:
-            return None
-        return replies.completion_log_probs(events, self._worker.tokenizer, offset)
-
-    async def _events(self) -> AsyncIterator[tuple[int, Event]]:
-        """As they come, timed; Refused where an answer cannot go on."""
-        metrics = self._service.metrics
-        last: dict[int, float] = {}
-        async for index, event in self._answers:
-            now = time.monotonic()
-            if index in last:
-                metrics.inter_token.observe(now - last[index])
-            else:
-                metrics.first_token.observe(now - self._answers.started)
-            last[index] = now
-            if event.error is not None:
-                raise Refused(event.error)
-            yield index, event
-
-
-def _piece(index: int, *, finish_reason: str | None = None, logprobs: Any = None, **content: Any) -> dict[str, Any]:
-    return {"index": index, **content, "logprobs": logprobs, "finish_reason": finish_reason}
-
-
-def _sse(value: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:
@@ -257,6 +185,10 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     async def full(_: Request, error: Full) -> Response:
         service.metrics.rejected.inc()
         return reply(429, str(error), "rate_limit_error", **{"Retry-After": str(error.retry_after)})
+
+    @app.exception_handler(Draining)
+    async def draining(_: Request, error: Draining) -> Response:
+        return reply(503, str(error), "server_error")
 
     @app.exception_handler(Broken)
     async def broken(_: Request, error: Broken) -> Response:

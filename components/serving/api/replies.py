@@ -1,8 +1,12 @@
 """From the engine's events to what clients read: choices, their pieces, tool calls, log-probabilities, usage."""
 
+import base64
 import json
 import secrets
+from collections.abc import Sequence
 from typing import Any, Literal
+
+import numpy as np
 
 from model.chat import CALL_END, CALL_START
 from model.generation.request import Event
@@ -29,6 +33,8 @@ class Choice:
             self.tokens.append(event)
         self.finish = event.finish
         self._held += event.text
+        if self._calls == "auto" and event.stop == CALL_END:
+            self._held += CALL_END  # a stop string is no part of the text, and this one ends a call
         new: list[dict[str, Any]] = []
         if self._calls == "never":
             text, self._held = self._held, ""
@@ -131,6 +137,14 @@ def usage(prompt_tokens: int, choices: list[Choice]) -> dict[str, int]:
     return {
         "prompt_tokens": prompt_tokens, "completion_tokens": written, "total_tokens": prompt_tokens + written,
     }  # fmt: skip
+
+
+def embedding(index: int, mean: Sequence[float], encoding: Literal["float", "base64"] | None) -> dict[str, Any]:
+    """The form of embeddings: of length 1, as numbers or as base64 of little-endian float32."""
+    vector = np.asarray(mean, np.float64)
+    vector = (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype("<f4")
+    value = base64.b64encode(vector.tobytes()).decode() if encoding == "base64" else vector.tolist()
+    return {"object": "embedding", "index": index, "embedding": value}
 
 
 def error_body(message: str, kind: str = "invalid_request_error", code: str | None = None) -> dict[str, Any]:

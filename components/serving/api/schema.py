@@ -10,8 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_CHOICES = 64
 """Answers that one request may ask for."""
+MAX_INPUTS = 2048
+"""Texts that one request may have embedded."""
 _Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 _Token = Annotated[int, Field(ge=0, lt=2**31)]
+_Tokens = Annotated[list[_Token], Field(min_length=1)]
+_Text = Annotated[str, Field(min_length=1)]
 
 
 class _Body(BaseModel):
@@ -23,8 +27,8 @@ class StreamOptions(_Body):
     include_obfuscation: Literal[False] | None = None
 
 
-class _Sampled(_Body):
-    """Fields that both kinds of completion share."""
+class _Asked(_Body):
+    """Fields that all requests share."""
 
     @model_validator(mode="before")
     @classmethod
@@ -38,6 +42,14 @@ class _Sampled(_Body):
         return values
 
     model: str
+    # taken, without effect on an answer
+    user: str | None = None
+    safety_identifier: str | None = None
+
+
+class _Sampled(_Asked):
+    """Fields that both kinds of completion share."""
+
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="answers to each prompt; default 1")
     max_tokens: int | None = Field(None, ge=1, lt=2**31)
     temperature: float | None = Field(None, ge=0, le=2, description="default 1; 0 is greedy")
@@ -53,8 +65,6 @@ class _Sampled(_Body):
     repetition_penalty: float = Field(1.0, gt=0, le=100)
     ignore_eos: bool = Field(False, description="write until max_tokens, whatever the model says")
     # taken, without effect on an answer
-    user: str | None = None
-    safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
@@ -72,12 +82,24 @@ class CompletionBody(_Sampled):
 
     prompt: (
         str
-        | Annotated[list[_Token], Field(min_length=1)]
+        | _Tokens
         | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
-        | Annotated[list[Annotated[list[_Token], Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES)]
+        | Annotated[list[_Tokens], Field(min_length=1, max_length=MAX_CHOICES)]
     ) = Field(description="a text, its token ids, or a list of either")
     logprobs: int | None = Field(None, ge=0, le=20, description="alternatives to report for each token")
     echo: Literal[False] | None = None
+
+
+class EmbeddingBody(_Asked):
+    """``POST /v1/embeddings``."""
+
+    input: (
+        _Text
+        | _Tokens
+        | Annotated[list[_Text], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Annotated[list[_Tokens], Field(min_length=1, max_length=MAX_INPUTS)]
+    ) = Field(description="a text, its token ids, or a list of either")
+    encoding_format: Literal["float", "base64"] | None = Field(None, description="default float; base64 of float32")
 
 
 class TextPart(_Body):
@@ -183,7 +205,9 @@ class ChatBody(_Sampled):
     response_format: Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")] | None = None
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = Field(None, description="taken; a required choice gives one call")
+    parallel_tool_calls: bool | None = Field(
+        None, description="false: at most one call; a required choice gives one in any case"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ChatBody":
@@ -194,6 +218,8 @@ class ChatBody(_Sampled):
             raise ValueError(f"tool_choice names a function that is not among the tools {names}")
         if self.tool_choice == "required" and not names:
             raise ValueError("tool_choice 'required' needs tools")
+        if len(set(names)) < len(names):
+            raise ValueError(f"two tools have the same name: {names}")
         constrained = self.response_format is not None and self.response_format.type != "text"
         if constrained and names and self.tool_choice != "none":
             raise ValueError("response_format and tools exclude each other, but with tool_choice 'none'")

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,6 +19,8 @@ from components.serving.api.worker import Worker
 log = logging.getLogger(__name__)
 Locate = Callable[[], tuple[str, Path]]
 """Digest and folder of the checkpoint that the name stands for now."""
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1", "[::1]")
+_FLUSH_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -44,20 +48,52 @@ def serve(name: str, locate: Locate, device: str, options: ServerOptions) -> Non
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.worker.start()
-        watching = asyncio.create_task(_watch(service, locate, device, options))
+        tasks = [
+            asyncio.create_task(_watch(service, locate, device, options)),
+            asyncio.create_task(_drain(service, server, options.drain_seconds)),
+        ]
         yield
-        watching.cancel()
+        for task in tasks:
+            task.cancel()
         service.worker.stop()
 
-    app = make_app(service, api_keys=options.api_keys, lifespan=lifespan)
+    # without keys a browser must not be led here by another name (DNS rebinding): only loopback's own names count
+    hosts = None if options.api_keys else (*_LOOPBACK_NAMES, options.host)
+    app = make_app(service, api_keys=options.api_keys, hosts=hosts, lifespan=lifespan)
     config = uvicorn.Config(
         app, host=options.host, port=options.port, log_level="warning", access_log=False,
-        timeout_graceful_shutdown=options.drain_seconds,
+        timeout_graceful_shutdown=_FLUSH_SECONDS,
     )  # fmt: skip
-    # uvicorn raises the signal again once it has drained: a wished end is no failure
+    server = _Server(config, service)
+    # uvicorn raises a second signal again once it has ended: a wished end is no failure
     signal.signal(signal.SIGTERM, lambda *_: None)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run()
+        server.run()
+
+
+class _Server(uvicorn.Server):
+    """The first signal begins to drain, and the port stays open: whoever asks for health learns why nothing new is
+    taken. The second one ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._service.draining:
+            self.force_exit = True
+            super().handle_exit(sig, frame)
+        self._service.draining = True
+
+
+async def _drain(service: Service, server: uvicorn.Server, seconds: float) -> None:
+    """End the server once it drains and every answer has ended, or ``seconds`` later."""
+    while not service.draining:
+        await asyncio.sleep(0.1)
+    end = time.monotonic() + seconds
+    while service.answering and time.monotonic() < end:
+        await asyncio.sleep(0.05)
+    server.should_exit = True
 
 
 def _load(name: str, digest: str, folder: Path, device: str, options: ServerOptions) -> Worker:
