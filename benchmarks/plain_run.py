@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.stage import StageConfig, Summary
+from components.stage import Layout, StageConfig, Summary
 
 
 class NoProgress:
@@ -34,6 +34,8 @@ class FolderRun:
     state: Path
     seed: int = 0
     device: str = "cpu"
+    layout: Layout = field(default_factory=Layout)
+    ceiling: float = 0.0
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         return

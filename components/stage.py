@@ -29,13 +29,15 @@ class StageConfig(BaseModel):
 
 
 class Layout(StageConfig):
-    """How training is spread over processes. It depends on where a recipe runs, so no recipe says it."""
+    """How work is spread over processes. It depends on where a recipe runs, so no recipe says it."""
 
     engine: Literal["torch", "deepspeed"] = "torch"
     world_size: int = Field(1, ge=1, description="processes that share every batch")
     rank: int = Field(0, ge=0, description="which of them this one is")
     zero_stage: Literal[1, 2, 3] = 1
     offload: bool = Field(False, description="optimizer state in host memory")
+    data_engine: Literal["processes", "ray"] = Field("processes", description="what maps over shards of documents")
+    ray_address: str = Field("", description="Ray cluster to join; empty for one of this machine's processors")
 
 
 class StageError(Exception):
@@ -82,7 +84,7 @@ class Run(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """How training stages are to spread over processes."""
+        """How stages are to spread over processes."""
         ...
 
     @property

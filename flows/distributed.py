@@ -98,6 +98,11 @@ def layout_of(settings: Settings) -> Layout:
     )  # fmt: skip
 
 
+def data_layout(settings: Settings) -> Layout:
+    """The layout of stages that train nothing."""
+    return Layout(data_engine=settings.data_engine, ray_address=settings.ray_address)
+
+
 def _local_devices(settings: Settings) -> int:
     """GPUs of this host, or one process on CPUs."""
     from infra.hardware import resolve_device
@@ -117,4 +122,4 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))} | accelerator
 
 
-__all__ = ["layout_of", "run_distributed"]
+__all__ = ["data_layout", "layout_of", "run_distributed"]

@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 
 from infra.errors import InfraError
@@ -13,8 +14,10 @@ LEAST_FREE = 512 * 1024**2  # bytes: below this not even a small run's checkpoin
 
 
 def preflight(settings: Settings, store: ArtifactStore) -> None:
-    """Raise InfraError when the store cannot be written or a disk is nearly full."""
+    """Raise InfraError when the store cannot be written, a disk is nearly full or an engine is missing."""
     check_store(store)
+    if settings.data_engine == "ray" and find_spec("ray") is None:
+        raise InfraError("the data engine ray needs its extra: pip install --editable '.[ray]'")
     for folder in {settings.home, Path(settings.artifacts_uri)}:
         if not str(folder).startswith("s3:"):
             check_space(folder)

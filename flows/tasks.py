@@ -10,7 +10,7 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
 from components.stage import Artifact
-from flows.distributed import layout_of, run_distributed
+from flows.distributed import data_layout, layout_of, run_distributed
 from flows.errors import StageFailed
 from flows.job import Job, Outcome
 from flows.stage_run import StageRun, workspace
@@ -94,7 +94,8 @@ class _Attempt:
             job.records.stage(stage, self.config, self.key, inputs) as record,
             workspace(job.settings.home, self.key, fresh=fresh) as (output, state),
         ):
-            run = StageRun(job.seed, output, state, job.settings.device, job.display, record.metrics)
+            place = data_layout(job.settings)
+            run = StageRun(job.seed, output, state, job.settings.device, job.display, record.metrics, place)
             started = time.perf_counter()
             if stage.trains and job.settings.engine != "torch":
                 run.layout = layout_of(job.settings)

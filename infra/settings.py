@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     zero_stage: Literal[1, 2, 3] = Field(default=1, description="deepspeed: what ranks share (ZeRO)")
     offload: bool = Field(default=False, description="deepspeed: optimizer state in host memory")
     host_file: Path | None = Field(default=None, description="deepspeed: lines of 'host slots=N'")
+    data_engine: Literal["processes", "ray"] = Field(default="processes", description="What maps over documents")
+    ray_address: str = Field(default="", description="Ray cluster to join; empty starts one on this machine")
     stall_seconds: float = Field(default=1800.0, gt=0, description="A rank that is silent for longer is ended")
     api_keys: SecretStr = Field(
         default=SecretStr(""), description="qwenforge serve: keys that clients may send, by commas"

@@ -43,7 +43,7 @@ def clean(config: CleanConfig, inputs: Inputs, run: Run) -> Summary:
     split(corpus, config.shard_size, parts)
     todo = [(config, part) for part in parts if not (part / "report.json").is_file()]
     with run.progress(len(parts), "clean", unit="shard", start=len(parts) - len(todo)) as progress:
-        for _ in map_shards(clean_shard, todo):
+        for _ in map_shards(clean_shard, todo, layout=run.layout):
             progress.advance()
     reports = [json.loads((part / "report.json").read_text(encoding="utf-8")) for part in parts]
 

@@ -50,7 +50,7 @@ def decontaminate(config: DecontaminateConfig, inputs: Inputs, run: Run) -> Summ
     states = [run.state / f"{file.stem}.json" for file in files]
     todo = [(items_file, *job) for job in zip(files, states, strict=True) if not job[1].is_file()]
     with run.progress(len(files), "decontaminate", unit="file", start=len(files) - len(todo)) as progress:
-        for _ in map_shards(check_file, todo):
+        for _ in map_shards(check_file, todo, layout=run.layout):
             progress.advance()
     matches = [match for state in states for match in json.loads(state.read_text(encoding="utf-8"))]
     contaminated = {match["id"] for match in matches}

@@ -64,7 +64,7 @@ def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
     states = [run.state / f"{file.stem}.npz" for file in files]
     todo = [(config, *job) for job in zip(files, states, strict=True) if not job[1].is_file()]
     with run.progress(len(files) + 2, "deduplicate", start=len(files) - len(todo)) as progress:
-        for _ in map_shards(sign_file, todo):
+        for _ in map_shards(sign_file, todo, layout=run.layout):
             progress.advance()
         parts = [load(state) for state in states]
         digests = np.concatenate([part["digests"] for part in parts])

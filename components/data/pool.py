@@ -1,13 +1,41 @@
-"""Work on shards of documents in several processes, with results that do not depend on how many there are."""
+"""Work on shards of documents in several processes or on a Ray cluster, with results that do not depend on which.
 
+A shard is tried again, alone, where its process was ended (kill, out of memory) or the system failed it (any OSError:
+a network file system, a bucket). Any other error is the work's own answer, which would not be another one next time.
+"""
+
+import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol, TypeVar
+
+from components.stage import Layout, StageError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+ATTEMPTS = 3
+"""Of a shard, before the stage fails."""
+
+
+class WorkerDied(Exception):
+    """The process that worked on a shard was ended from outside."""
+
+
+class Executor(Protocol):
+    """Does one job somewhere and waits for it; called from ``workers`` threads at once."""
+
+    workers: int
+
+    def __call__(self, work: Callable[[Any], Any], job: Any) -> Any:
+        """``work(job)``, or its error; WorkerDied where it was not let finish."""
+        ...
+
+    def close(self) -> None: ...
 
 
 def available_workers() -> int:
@@ -15,21 +43,101 @@ def available_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def map_shards(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None = None) -> Iterator[Result]:
-    """``work(job)`` for every job, results in the order of the jobs.
+def map_shards(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None = None, layout: Layout | None = None
+) -> Iterator[Result]:
+    """``work(job)`` for every job, results in the order of the jobs; ``layout`` says where (here by default).
 
-    Processes are spawned, not forked: a fork of a process with threads (torch, Prefect, MLflow) may deadlock. So
     ``work`` must be a module-level function. A single job or worker stays in this process.
     """
-    workers = min(workers or available_workers(), len(jobs))
-    if workers <= 1:
-        yield from map(work, jobs)
+    if layout is not None and layout.data_engine == "ray" and jobs:
+        from components.data.ray_tasks import RayTasks
+
+        yield from run(work, jobs, RayTasks(layout.ray_address))
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(work, job) for job in jobs]
+    workers = min(workers or available_workers(), len(jobs))
+    yield from run(work, jobs, Processes(workers) if workers > 1 else ThisProcess())
+
+
+def run(work: Callable[[Job], Result], jobs: Sequence[Job], executor: Executor) -> Iterator[Result]:
+    """Results in order, from as many threads as there are workers: each waits for one worker at a time."""
+    if isinstance(executor, ThisProcess):
+        yield from (attempt(work, job, executor, threading.Event()) for job in jobs)
+        return
+    over = threading.Event()
+    threads = ThreadPoolExecutor(executor.workers, thread_name_prefix="shards")
+    try:
+        futures = [threads.submit(attempt, work, job, executor, over) for job in jobs]
+        for future in futures:
+            yield future.result()
+    finally:
+        over.set()
+        threads.shutdown(cancel_futures=True)
+        executor.close()
+
+
+def attempt(work: Callable[[Job], Result], job: Job, executor: Executor, over: threading.Event) -> Result:
+    """``work(job)`` by ``executor``, tried again where that may help, until ``over``."""
+    from tenacity import (
+        Retrying,
+        before_sleep_log,
+        retry_if_exception_type,
+        sleep_using_event,
+        stop_after_attempt,
+        stop_when_event_set,
+        wait_random_exponential,
+    )
+
+    again = Retrying(
+        retry=retry_if_exception_type((WorkerDied, OSError)),
+        stop=stop_after_attempt(ATTEMPTS) | stop_when_event_set(over),
+        wait=wait_random_exponential(multiplier=0.5, max=10),
+        sleep=sleep_using_event(over),
+        before_sleep=before_sleep_log(logging.getLogger(__name__), logging.WARNING),
+        reraise=True,
+    )
+    try:
+        return again(executor, work, job)
+    except WorkerDied as error:
+        raise StageError(f"{error}, {ATTEMPTS} times; where memory ran out, run with fewer processors") from error
+
+
+class ThisProcess:
+    """No other process."""
+
+    workers = 1
+
+    def __call__(self, work: Callable[[Job], Result], job: Job) -> Result:
+        return work(job)
+
+    def close(self) -> None: ...
+
+
+class Processes:
+    """A process for each thread that calls, so that one which dies takes one shard with it and is replaced.
+
+    Processes are spawned, not forked: a fork of a process with threads (torch, Prefect, MLflow) may deadlock.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._mine = threading.local()
+        self._pools: list[ProcessPoolExecutor] = []
+
+    def __call__(self, work: Callable[[Job], Result], job: Job) -> Result:
+        pool: ProcessPoolExecutor | None = getattr(self._mine, "pool", None)
+        if pool is None:
+            self._mine.pool = pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            self._pools.append(pool)
         try:
-            for future in futures:
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+            return pool.submit(work, job).result()
+        except BrokenProcessPool:
+            self._mine.pool = None
+            raise WorkerDied(f"the process of {work.__name__} was ended from outside") from None
+
+    def close(self) -> None:
+        for pool in self._pools:
+            pool.shutdown()
+
+
+__all__ = ["ATTEMPTS", "WorkerDied", "available_workers", "map_shards"]
