@@ -178,7 +178,7 @@ def test_the_result_does_not_depend_on_shards_or_on_a_kill(tmp_path, corpus, mon
     summary = clean(CleanConfig(), {"documents": corpus}, whole)
     cut = make_run(tmp_path / "cut")
 
-    def dies_after_two(work, jobs):
+    def dies_after_two(work, jobs, layout):
         for job in jobs[:2]:
             yield work(job)
         raise KeyboardInterrupt
