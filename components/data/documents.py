@@ -6,16 +6,22 @@ are written with fixed settings and no timestamps, so equal documents give equal
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.stage import Artifact, StageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PATTERN = "documents-{:05d}.parquet"
 FILE_CHARACTERS = 64_000_000
 """Most characters of a file's documents."""
+ROW_GROUP = 5_000
+"""Documents that are compressed together, and held in memory by whoever reads or writes a file."""
 _HASH_RANGE = 16**16
 
 
@@ -96,27 +102,61 @@ def count_documents(corpus: Artifact | Path) -> int:
 
 
 def write_documents(folder: Path, documents: Iterable[Document], per_file: int = 20_000) -> int:
-    """Write documents in order, ``per_file`` to a file (fewer where they are long: a file's documents are held in
-    memory), and return how many. An empty corpus gets one empty file."""
+    """Write documents in order, ``per_file`` to a file (fewer where they are long), and return how many. One row group
+    is in memory at a time. An empty corpus gets one empty file."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = files = size = 0
-    batch: list[Document] = []
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if len(batch) == per_file or size >= FILE_CHARACTERS:
-            write_file(folder / PATTERN.format(files), batch)
-            written, files, size, batch = written + len(batch), files + 1, 0, []
-    if batch or files == 0:
-        write_file(folder / PATTERN.format(files), batch)
-        written += len(batch)
+    written = files = 0
+    left = iter(documents)
+    document = next(left, None)
+    while document is not None or files == 0:
+        with parquet_file(folder / PATTERN.format(files)) as add:
+            count = size = 0
+            while document is not None and count < per_file and size < FILE_CHARACTERS:
+                count += 1
+                size += len(document.text)
+                add(document)
+                document = next(left, None)
+        written, files = written + count, files + 1
     return written
 
 
-def write_file(file: Path, documents: list[Document]) -> None:
-    """Write one Parquet file under a temporary name and move it into place, so a killed writer leaves no half file."""
-    import pyarrow as pa
+def write_file(file: Path, documents: Iterable[Document]) -> None:
+    """Write one Parquet file."""
+    with parquet_file(file) as add:
+        for document in documents:
+            add(document)
+
+
+@contextmanager
+def parquet_file(file: Path) -> Iterator[Callable[[Document], None]]:
+    """Adds documents to a new Parquet file, which has a temporary name until the block ends well: a killed writer
+    leaves no half file."""
     import pyarrow.parquet as pq
+
+    temporary = file.with_name(file.name + ".tmp")
+    batch: list[Document] = []
+    groups = 0
+    with pq.ParquetWriter(temporary, _table([]).schema, compression="zstd") as writer:
+
+        def flush() -> None:
+            nonlocal groups
+            writer.write_table(_table(batch), row_group_size=ROW_GROUP)
+            groups += 1
+            batch.clear()
+
+        def add(document: Document) -> None:
+            batch.append(document)
+            if len(batch) == ROW_GROUP:
+                flush()
+
+        yield add
+        if batch or not groups:
+            flush()
+    temporary.replace(file)
+
+
+def _table(documents: list[Document]) -> "pa.Table":
+    import pyarrow as pa
 
     columns = {
         "id": pa.array([d.id for d in documents], pa.string()),
@@ -129,9 +169,7 @@ def write_file(file: Path, documents: list[Document]) -> None:
         "copies": pa.array([d.copies for d in documents], pa.int32()),
         "meta": pa.array([_json(d.meta) for d in documents], pa.string()),
     }
-    temporary = file.with_name(file.name + ".tmp")
-    pq.write_table(pa.table(columns), temporary, compression="zstd", row_group_size=5_000)
-    temporary.replace(file)
+    return pa.table(columns)
 
 
 def _json(value: dict) -> str:

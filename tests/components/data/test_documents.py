@@ -1,7 +1,10 @@
 """Documents on disk: round trip, equal bytes for equal content, order, held-out split."""
 
 import hashlib
+import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.data.documents import (
@@ -37,6 +40,21 @@ def test_equal_documents_give_equal_bytes(tmp_path, documents):
         write_documents(tmp_path / name, documents)
         digests.append(hashlib.sha256((tmp_path / name / "documents-00000.parquet").read_bytes()).hexdigest())
     assert digests[0] == digests[1]
+
+
+def test_files_that_are_written_in_parts_have_the_bytes_of_a_whole_table(tmp_path, documents, monkeypatch):
+    monkeypatch.setattr("components.data.documents.ROW_GROUP", 3)
+    write_documents(tmp_path, iter(documents), per_file=5)
+    for number, part in enumerate((documents[:5], documents[5:])):
+        columns = {
+            name: [getattr(document, name) for document in part]
+            for name in ("id", "text", "source", "language", "domain", "licence", "quality", "copies", "meta")
+        }
+        for name in ("quality", "meta"):
+            columns[name] = [json.dumps(value, ensure_ascii=False, sort_keys=True) for value in columns[name]]
+        table = pa.table({**columns, "copies": pa.array(columns["copies"], pa.int32())})
+        pq.write_table(table, tmp_path / "whole.parquet", compression="zstd", row_group_size=3)
+        assert (tmp_path / f"documents-{number:05d}.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_an_empty_corpus_can_be_read_and_a_folder_without_corpus_cannot(tmp_path):
