@@ -3,14 +3,17 @@
 Stage 1 groups texts that are equal but for case, spacing and punctuation. Stage 2 pairs documents whose 3-word
 shingles overlap (``minhash.py``), checks each pair's estimated similarity and joins pairs into clusters. The longest
 document of a cluster is kept; of nearly equally long ones the earliest, since sources stand in order of preference.
+On request the best document is kept instead (``keep_best.py``), and spans of text that several documents share are
+cut out of all but the first (``repeated_spans.py``).
 """
 
 import hashlib
 import json
+import operator
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from components.data.documents import Document
+
+MIN_SPAN = 10
+"""Words of the shortest span that may be cut."""
 
 
 class DeduplicateConfig(StageConfig):
@@ -36,6 +42,19 @@ class DeduplicateConfig(StageConfig):
     probes: int = Field(100, ge=0, description="near copies planted to measure recall; never in the output")
     probe_edits: float = Field(0.05, gt=0, lt=1, description="share of a probe's words replaced, dropped or inserted")
 
+    # At their defaults these are not part of the dump, so that cache keys stay as they were before there were any.
+    keep: Literal["longest", "quality"] = Field(
+        "longest",
+        description="which document of a cluster stays: by length, or by the bundled judge's quality score",
+        exclude_if=lambda value: value == "longest",
+    )
+    repeated_span_words: int = Field(
+        0,
+        ge=0,
+        description="spans of so many words that an earlier document has are cut out; 50 in Lee et al. 2022; 0: none",
+        exclude_if=operator.not_,
+    )
+
     @model_validator(mode="after")
     def check_threshold(self) -> "DeduplicateConfig":
         if half_similarity(self.bands, self.rows) > self.min_similarity:
@@ -43,6 +62,11 @@ class DeduplicateConfig(StageConfig):
                 f"bands={self.bands} and rows={self.rows} propose half of the pairs only at similarity "
                 f"{half_similarity(self.bands, self.rows):.2f}, above min_similarity={self.min_similarity}: duplicates "
                 "would be missed. Take more bands or fewer rows."
+            )
+        if 0 < self.repeated_span_words < MIN_SPAN:
+            raise ValueError(
+                f"repeated_span_words: expected 0 or at least {MIN_SPAN}, got {self.repeated_span_words}: shorter "
+                "spans are common phrases, and their loss breaks sentences"
             )
         return self
 
@@ -59,6 +83,7 @@ def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
     from components.data.dedup_probe import measure
     from components.data.documents import document_files, read_documents, write_documents
     from components.data.minhash import candidate_pairs, estimated_similarity
+    from components.data.span_cutter import SpanCutter
 
     files = document_files(inputs["documents"])
     states = [run.state / f"{file.stem}.npz" for file in files]
@@ -77,9 +102,16 @@ def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
         near = pairs[similarity >= config.min_similarity]
         progress.advance()
         cluster = connected(len(lengths), np.concatenate([exact, near]))
-        keep = best_of_clusters(cluster, lengths, config.length_tolerance)
+        if config.keep == "quality":
+            from components.data.keep_best import best_by_quality, quality_of
+
+            several = np.bincount(cluster)[cluster] > 1
+            keep = best_by_quality(cluster, lengths, quality_of(inputs["documents"].path, several, run.seed))
+        else:
+            keep = best_of_clusters(cluster, lengths, config.length_tolerance)
         probe = measure(config, inputs["documents"].path, signature, cluster, keep, run.seed)
         progress.advance()
+    cutter = SpanCutter(config.repeated_span_words, files, [len(part["lengths"]) for part in parts], keep, run)
 
     totals: Counter[str] = Counter()
     sources: Counter[str] = Counter()
@@ -90,8 +122,9 @@ def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
         for index, document in enumerate(read_documents(inputs["documents"])):
             size = len(document.text.encode("utf-8"))
             totals.update(documents_in=1, bytes_in=size)
-            if not keep[index]:
+            if not keep[index] or not cutter.cut(index, document):
                 continue
+            size = len(document.text.encode("utf-8"))
             totals.update(documents_out=1, bytes_out=size)
             sources[document.source] += 1
             languages[document.language] += 1
@@ -101,17 +134,19 @@ def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
 
     write_documents(run.output, kept())
     write_clusters(run.output / "clusters.jsonl", inputs["documents"].path, cluster, keep)
+    cutter.write_most_repeated(run.output / "repeated-spans.jsonl")
     copies = len(digests) - len(np.unique(digests))
     run.info(f"{copies} exact and {len(keep) - int(keep.sum()) - copies} near duplicates of {len(keep)} documents")
     return {
         **dict(sorted(totals.items())),
         "by_source": dict(sorted(sources.items())),
         "by_language": dict(sorted(languages.items())),
-        "by_reason": {"exact duplicate": copies, "near duplicate": len(keep) - int(keep.sum()) - copies},
+        "by_reason": {"exact duplicate": copies, "near duplicate": len(keep) - int(keep.sum()) - copies}
+        | cutter.reasons,
         "clusters": int((np.bincount(cluster) > 1).sum()),
         "candidate_pairs": len(pairs),
         "half_similarity": round(half_similarity(config.bands, config.rows), 4),
-        "effects": [effect(**measured) for measured in probe],
+        "effects": [effect(**measured) for measured in [*probe, *cutter.effects]],
     }
 
 

@@ -90,7 +90,7 @@ def _write_scored(config: "QualityConfig", inputs: Inputs, run: Run) -> Summary:
     weights = np.array([config.weights.get(dimension, 0.0) for dimension in DIMENSIONS])
     if set(config.weights) - set(DIMENSIONS) or weights.sum() <= 0:
         raise StageError(f"quality: weights must be for {', '.join(DIMENSIONS)} and not all 0; got {config.weights}")
-    sample = _sample(read_documents(inputs["documents"]), 8 * config.judged_documents, run.seed)
+    sample = sample_documents(read_documents(inputs["documents"]), 8 * config.judged_documents, run.seed)
     if len(sample) < 50:
         raise StageError(f"quality: only {len(sample)} documents came in; at least 50 are needed to learn a scale")
     rng = random.Random(f"{run.seed}-quality")
@@ -150,7 +150,7 @@ def keep_thresholds(
     return {group: min(common, float(np.quantile(overall[rows], most_dropped))) for group, rows in members.items()}
 
 
-def _sample(documents: Iterable[Document], size: int, seed: int) -> list[Document]:
+def sample_documents(documents: Iterable[Document], size: int, seed: int) -> list[Document]:
     """A uniform sample (reservoir), so a corpus of any size fits."""
     rng = random.Random(f"{seed}-quality-sample")
     sample: list[Document] = []
