@@ -1,15 +1,19 @@
 """``qwenforge artifacts``: what the store holds, whether it is intact, and what nobody needs any more."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.checkpoints import find_digest
+from flows.errors import UsageError
 from flows.plan import gib
 from flows.terminal import Display, quantity, stdout, table
 from infra.catalog import Catalog
 from infra.errors import CorruptArtifact
 from infra.settings import load_settings
 from infra.store import ArtifactStore, open_store
+
+DIFFERING_KINDS = ("mixture", "corpus")
+"""Artifacts of documents."""
 
 
 def list_artifacts(kind: str = "") -> list[dict[str, Any]]:
@@ -43,6 +47,50 @@ def show_artifact(name: str) -> dict[str, Any]:
     store = open_store(settings)
     artifact = store.open(find_digest(name, settings, store))
     return {"digest": artifact.digest, "path": str(artifact.path), **artifact.manifest.model_dump(mode="json")}
+
+
+def diff_artifacts(first: str, second: str) -> dict[str, Any]:
+    """What the mixture (or corpus) ``second`` has otherwise than ``first``; both by digest or alias."""
+    from components.data.mixture_diff import difference
+
+    settings = load_settings()
+    store = open_store(settings)
+    sides = [store.open(find_digest(name, settings, store)) for name in (first, second)]
+    for name, side in zip((first, second), sides, strict=True):
+        if side.kind not in DIFFERING_KINDS:
+            raise UsageError(f"{name} is an artifact of kind {side.kind}; diff takes {' or '.join(DIFFERING_KINDS)}")
+    names = [{"digest": side.digest, "stage": side.manifest.stage} for side in sides]
+    return {"artifacts": names, **difference(sides[0].path, sides[1].path)}
+
+
+def print_diff(found: dict[str, Any]) -> None:
+    """The differences for people, the largest domain of the second side first."""
+    headers = {
+        "domain": "left", "share": "right", "factor": "right", "documents": "right", "copies": "right", "in": "right",
+        "out": "right", "recounted": "right", "moved here": "right",
+    }  # fmt: skip
+    rows = []
+    for domain, row in found["domains"].items():
+        came, went = (f"{row[way]['documents']:,} ({quantity(row[way]['bytes'], 'B')})" for way in ("in", "out"))
+        rows.append([
+            domain, arrow(row["share"], "{:.2%}"), arrow(row["factor"], "{:.2f}"), arrow(row["documents"], "{:,}"),
+            arrow(row["copies"], "{:.2f}"), came, went, f"{row['recounted']:,}", f"{row['moved']:,}",
+        ])  # fmt: skip
+    first, second = (f"{side['stage']} {side['digest'][:12]}" for side in found["artifacts"])
+    console = stdout()
+    console.print(table(f"{first} -> {second}", headers, rows))
+    sizes = arrow([quantity(size, "B") for size in found["bytes"]], "{}")
+    console.print(
+        f"{arrow(found['documents'], '{:,}')} documents, {sizes} with copies; "
+        f"{found['in']:,} in, {found['out']:,} out, {found['recounted']:,} with other copies, "
+        f"{found['moved']:,} in another domain; total variation of the shares {found['total_variation']:.4f}"
+    )
+
+
+def arrow(sides: Sequence[Any], form: str) -> str:
+    """``12% -> 15%``, or one value where the sides are equal as shown."""
+    shown = ["–" if side is None else form.format(side) for side in sides]
+    return shown[0] if shown[0] == shown[1] else " -> ".join(shown)
 
 
 def verify_artifacts(name: str = "") -> bool:
@@ -101,5 +149,5 @@ def ancestors(store: ArtifactStore, digests: list[str]) -> set[str]:
     return found
 
 
-__all__ = ["ancestors", "collect_garbage", "list_artifacts", "needed", "print_artifacts", "show_artifact",
-           "verify_artifacts"]  # fmt: skip
+__all__ = ["ancestors", "collect_garbage", "diff_artifacts", "list_artifacts", "needed", "print_artifacts",
+           "print_diff", "show_artifact", "verify_artifacts"]  # fmt: skip
