@@ -7,6 +7,7 @@ from typing import Any
 
 from components.evaluation.claims import claims
 from components.evaluation.items import read_items
+from components.evaluation.report_samples import document_samples
 from components.stage import Artifact
 
 CHECKPOINTS = {
@@ -53,7 +54,7 @@ def collect(title: str, inputs: Mapping[str, Artifact], seed: int) -> dict[str, 
         "histories": _histories(inputs),
         "scaling": _scaling(inputs),
         "samples": _samples(inputs),
-        "quality_samples": _quality_samples(inputs),
+        "document_samples": document_samples(inputs, seed),
         "sources": _sources(inputs),
         "artifacts": [
             {"stage": stage, "kind": artifact.kind, "digest": artifact.digest} for stage, artifact in inputs.items()
@@ -102,14 +103,21 @@ def _metric_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[
 
 
 def _funnel(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """Documents and megabytes after each data stage."""
-    rows = []
+    """Documents and megabytes after each data stage, and how many went for which reason, the commonest first."""
+    rows: list[dict[str, Any]] = []
     for stage in FUNNEL:
         summary: Mapping[str, Any] = inputs[stage].summary if stage in inputs else {}
         documents = summary.get("documents_out", summary.get("documents"))
         if documents is not None:
             size = float(summary.get("bytes_out", summary.get("bytes", 0)))
-            rows.append({"stage": stage, "documents": int(documents), "megabytes": round(size / 1e6, 3)})
+            reasons = {name: int(gone) for name, gone in summary.get("by_reason", {}).items() if gone}
+            for key, name in (("dropped", "quality too low"), ("dropped_documents", "no room in the mixture")):
+                if summary.get(key):
+                    reasons[name] = int(summary[key])
+            rows.append({
+                "stage": stage, "documents": int(documents), "megabytes": round(size / 1e6, 3),
+                "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+            })  # fmt: skip
     return rows
 
 
@@ -143,19 +151,6 @@ def _samples(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
             )
             entry["answers"][name] = {key: sample[key] for key in ("response", "correct", "format")}
     return list(prompts.values())
-
-
-def _quality_samples(inputs: Mapping[str, Artifact], each: int = 5) -> list[dict[str, Any]]:
-    """Some documents that the quality stage kept and some that it dropped."""
-    path = inputs["quality"].path / "samples.jsonl" if "quality" in inputs else None
-    if path is None or not path.is_file():
-        return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [
-        {"decision": decision, "score": row["overall"], "source": row["source"], "text": row["text"]}
-        for decision, kept in (("kept", True), ("dropped", False))
-        for row in [row for row in rows if row["kept"] == kept][:each]
-    ]
 
 
 def _sources(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:

@@ -130,7 +130,7 @@ def test_the_page_is_one_whole_file_that_follows_the_theme(report: tuple[Path, d
     assert page.count("<svg") == 8
     assert not any(mark in page for mark in ('src="', "http://www.w3.org/1999/xhtml", "<link"))
     assert "<script>alert" not in page and "&lt;script&gt;" in page
-    assert "CC BY-SA" in page and "dropped" in page
+    assert "CC BY-SA" in page and "quality 0.20, too low" in page
     assert len(page) < 1_000_000
 
 
