@@ -6,7 +6,7 @@ For a 151,936-row vocabulary the logits of 8,192 tokens alone are 5 GB in float3
 import torch
 from torch import Tensor
 
-from model.linear import product
+from model.linear import add_outer, product
 
 IGNORE = -100
 """Label of a token that carries no loss."""
@@ -65,7 +65,7 @@ class _SumCrossEntropy(torch.autograd.Function):
             if grad_rows is not None:
                 grad_rows[part] = product(grad, weight.t())
             if grad_weight is not None:
-                grad_weight.addmm_(grad.t(), rows[part])
+                add_outer(grad_weight, grad, rows[part])
         ctx.grads = grad_rows, grad_weight
         return total
 
@@ -108,7 +108,7 @@ class _TokenLogProbs(torch.autograd.Function):
             if grad_rows is not None:
                 grad_rows[part] = product(grad, weight.t())
             if grad_weight is not None:
-                grad_weight.addmm_(grad.t(), rows[part])
+                add_outer(grad_weight, grad, rows[part])
         return grad_rows, grad_weight, None
 
 

@@ -24,3 +24,16 @@ def test_equals_the_frameworks(rows, bias, fast, monkeypatch) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
     with torch.no_grad():
         torch.testing.assert_close(ours.product(*tensors), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(("rows", "shape"), [(3, (300, 260)), (200, (40, 24)), (200, (300, 260)), (80, (9000, 128))])
+def test_gradients_of_weights(rows, shape, fast, monkeypatch) -> None:
+    monkeypatch.setattr(ours, "_one_dnn_outer", fast and ours._one_dnn is not None)
+    torch.manual_seed(0)
+    left, right, total = torch.randn(rows, shape[0]), torch.randn(rows, shape[1]), torch.randn(shape)
+    expected = left.double().t() @ right.double()
+    torch.testing.assert_close(ours.outer(left, right).double(), expected, rtol=1e-5, atol=1e-4)
+    sum_ = total.clone()
+    ours.add_outer(sum_, left, right)
+    torch.testing.assert_close(sum_.double(), total.double() + expected, rtol=1e-5, atol=1e-4)
