@@ -6,7 +6,7 @@ Every page shows the run that is chosen in the side bar; run and page stand in t
 import streamlit as st
 
 from dashboard import reading
-from dashboard.pages import checkpoints, data, evaluation, overview, preferences, scaling, system, training
+from dashboard.pages import checkpoints, data, evaluation, overview, playground, preferences, scaling, system, training
 
 PAGES = {
     "overview": (overview, "Overview", ":material/account_tree:"),
@@ -16,6 +16,7 @@ PAGES = {
     "checkpoints": (checkpoints, "Checkpoints", ":material/inventory_2:"),
     "preferences": (preferences, "Preferences", ":material/thumbs_up_down:"),
     "evaluation": (evaluation, "Evaluation", ":material/fact_check:"),
+    "playground": (playground, "Playground", ":material/forum:"),
     "system": (system, "System", ":material/memory:"),
 }
 
@@ -52,7 +53,7 @@ def page_of(name: str, run_id: str | None):
     def show() -> None:
         module, title, _ = PAGES[name]
         st.title(title)
-        if run_id is None:
+        if run_id is None and getattr(module, "NEEDS_RUN", True):
             st.info("There is no run yet. Start one in a terminal: `make run`, or `qwenforge run recipes/pocket.toml`.")
         else:
             module.show(run_id)

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     api_keys: SecretStr = Field(
         default=SecretStr(""), description="qwenforge serve: keys that clients may send, by commas"
     )
+    api_urls: str = Field(default="http://127.0.0.1:8000", description="Playground: model APIs, by commas")
     threads: int = Field(default=0, ge=0, description="CPU threads for mathematics; 0 for all cores")
 
     @field_validator("home")

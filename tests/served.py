@@ -61,7 +61,7 @@ def serving(checkpoint: str, home: Path, *options: str, key: str = "", log: Path
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
     try:
         served = Served(process, port, Path(checkpoint).name, key)
-        served.wait_for(lambda: process.poll() is not None or _answers(served.url))
+        served.wait_for(lambda: process.poll() is not None or _answers(served.url), 180)
         assert process.poll() is None, "the server ended"
         yield served
     finally:
