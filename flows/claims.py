@@ -20,7 +20,7 @@ from flows.resolve import resolve
 from flows.run_command import run_settings, sigterm_as_interrupt
 from flows.stage_run import StageRun, workspace
 from flows.stages import PIPELINE, Stage, cache_key, config_digest
-from flows.terminal import Display, duration, forward_logs, stdout, table
+from flows.terminal import Display, duration, forward_logs, stdout
 from infra.settings import Settings
 from infra.store import ArtifactStore, open_store
 
@@ -191,7 +191,7 @@ def report(claims: Sequence[Claim], found: Mapping[str, Found], recipe: str) -> 
             {
                 "id": claim.id, "family": claim.family, "statement": claim.statement, "where": claim.where,
                 "design": claim.design, "verdict": verdict, "seeds": sorted(of.scores), "problem": of.problem,
-                "seconds": round(sum(of.seconds.values()), 1),
+                "seconds": round(sum(of.seconds.values())),
                 "findings": [finding.as_dict() for finding in findings],
             }
         )  # fmt: skip
@@ -199,25 +199,23 @@ def report(claims: Sequence[Claim], found: Mapping[str, Found], recipe: str) -> 
 
 
 def print_claims(result: Mapping[str, Any]) -> None:
-    """A line a contrast; the first of a claim carries its verdict."""
+    """A block a claim: its verdict, and a line for each contrast."""
     from components.evaluation.formats import difference, number
 
-    rows = []
+    console = stdout()
     for claim in result["claims"]:
-        head = [claim["id"], claim["verdict"], len(claim["seeds"]), duration(claim["seconds"])]
+        facts = f"{claim['verdict']}; report, section {claim['where']}; {len(claim['seeds'])} seeds, "
+        console.print(f"{claim['id']}: {claim['statement']}", style="bold")
+        console.print(f"  {facts}{duration(claim['seconds'])}")
         for finding in claim["findings"]:
             unit = finding["unit"]
-            values = [number(finding[side], unit) for side in ("treated", "baseline")]
-            gaps = [difference(finding[side], unit) for side in ("difference", "low", "high")]
-            rows.append([*head, finding["contrast"], *values, *gaps])
-            head = [""] * 4
-        if not claim["findings"]:
-            rows.append([*head, claim["problem"], *["–"] * 5])
-    headers = {
-        "claim": "left", "verdict": "left", "seeds": "right", "time": "right", "measured": "left", "with": "right",
-        "without": "right", "difference": "right", "low": "right", "high": "right",
-    }  # fmt: skip
-    stdout().print(table("claims of the report at small scale; 95% intervals over items and seeds", headers, rows))
+            treated, baseline = (number(finding[side], unit) for side in ("treated", "baseline"))
+            gap, low, high = (difference(finding[side], unit) for side in ("difference", "low", "high"))
+            console.print(f"    {finding['contrast']}: {treated} against {baseline}, {gap} ({low} to {high})")
+        if claim["problem"]:
+            console.print(f"    {claim['problem']}")
+    verdicts = [claim["verdict"] for claim in result["claims"]]
+    console.print("; ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)))
 
 
 __all__ = ["StoreBench", "choose", "claims_command", "finished", "measure_all", "print_claims", "report"]

@@ -11,14 +11,14 @@ from components.claims.claim import Bench, Claim, Contrast, Measure, Measured, S
 from components.claims.mixtures import WATCHED_SHARE, CorpusConfig, held_out, make_corpus
 from components.data.shards import ShardsConfig
 from components.scaling.sweep import SweepShape
-from components.stage import StageConfig
+from components.stage import StageConfig, StageError
 from components.training.pretrain import PretrainConfig
 
 SHAPE = SweepShape(
     hidden_size=96, intermediate_size=288, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1
 )
 SHARDS = ShardsConfig(
-    held_out_share=WATCHED_SHARE, held_out_tokens=2_000, fill_in_the_middle_share=0, window_lengths=(256,)
+    held_out_share=WATCHED_SHARE, held_out_tokens=8_000, fill_in_the_middle_share=0, window_lengths=(256,)
 )
 
 
@@ -88,7 +88,9 @@ def small_model(config: CorporaConfig, tokens: int, vocab_size: int) -> Pretrain
 
 
 def _scores(found: "dict[str, list[list[float]]]", domains: Sequence[str], treated: int, baseline: int) -> Scores:
-    """Of some domains, between two of the corpora."""
+    """Of some domains, between two of the corpora; StageError where nothing is held out of them."""
+    if missing := [name for name in domains if name not in found] or not domains:
+        raise StageError(f"no held-out documents of {missing or 'the domains'}; raise tokens_per_domain")
     rows = [[value for name in domains for value in found[name][row]] for row in (treated, baseline, -1)]
     return Scores.of(*rows)
 

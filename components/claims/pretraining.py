@@ -36,14 +36,16 @@ def trained(config: PretrainConfig, bench: Bench) -> "Transformer":
     return load_model(bench.make(pretrain, "checkpoint", config, inputs).path, bench.run.device).eval()
 
 
-def _text(config: TrainingsConfig, bench: Bench, *models: "Transformer") -> Scores:
+def _text(config: TrainingsConfig, bench: Bench, treated: "Transformer", baseline: "Transformer") -> Scores:
     from components.claims import measuring
     from components.data.shard_reader import ShardReader
 
     documents = measuring.texts(bench.inputs["shards"], bench.inputs["tokenizer"].path, config.texts)
     eos_id = ShardReader(bench.inputs["shards"]).eos_id
-    both = (measuring.bits(model, documents, eos_id, model.config.max_position_embeddings) for model in models)
-    return Scores.of(*both, weights=(d.bytes for d in documents))
+    first, second = (
+        measuring.bits(model, documents, eos_id, model.config.max_position_embeddings) for model in (treated, baseline)
+    )
+    return Scores.of(first, second, weights=(d.bytes for d in documents))
 
 
 def hyper_parameters(config: TrainingsConfig, bench: Bench) -> Measured:
@@ -92,10 +94,10 @@ def prediction(config: PredictionConfig, bench: Bench) -> Measured:
     losses = [point.loss for point in trials.run(made, "larger models")]
     errors, guesses = [], []
     for trial, loss in zip(made, losses, strict=True):
-        nearest = min(
-            law.optima,
-            key=lambda o, t=trial: abs(math.log(o.parameters / t.size)) + abs(math.log(o.tokens / t.tokens)),
-        )  # fmt: skip
+        distances = [
+            abs(math.log(o.parameters / trial.size)) + abs(math.log(o.tokens / trial.tokens)) for o in law.optima
+        ]
+        nearest = law.optima[distances.index(min(distances))]
         errors.append(abs(law.predict_loss(trial.size, trial.tokens) / loss - 1))
         guesses.append(abs(nearest.loss / loss - 1))
     return {ERROR: Scores.of(errors, guesses)}
