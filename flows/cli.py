@@ -24,6 +24,11 @@ sandbox_app = typer.Typer(
     help="Run code that nobody has read, in isolation, in nearly 50 languages.", no_args_is_help=True
 )
 app.add_typer(sandbox_app, name="sandbox")
+stack_app = typer.Typer(
+    help="Postgres, S3, MLflow, Prefect with a worker, dashboard and model API as processes of this machine.",
+    no_args_is_help=True,
+)
+app.add_typer(stack_app, name="stack")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file, such as recipes/pocket.toml.", show_default=False)]
 SetOption = Annotated[
@@ -153,12 +158,13 @@ def serve(
     max_output: Annotated[int, typer.Option(min=1, help="Tokens of one answer.")] = 8192,
     drain_seconds: Annotated[int, typer.Option(min=0, help="How long answers may go on after SIGTERM.")] = 60,
     watch_seconds: Annotated[float, typer.Option(min=0.1, help="How often an alias is looked up.")] = 2.0,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the checkpoint is there.")] = False,
 ) -> None:
     """Serve a checkpoint over OpenAI's HTTP API, until SIGTERM or Ctrl-C. Keys: QWENFORGE_API_KEYS."""
     from flows.serve_command import serve_command
 
     serve_command(
-        checkpoint, host, port, max_running=max_running, max_queue=max_queue, max_output=max_output,
+        checkpoint, host, port, wait=wait, max_running=max_running, max_queue=max_queue, max_output=max_output,
         drain_seconds=drain_seconds, watch_seconds=watch_seconds,
     )  # fmt: skip
 
@@ -398,6 +404,62 @@ def artifacts_gc(
     from flows.artifacts import collect_garbage
 
     collect_garbage(dry_run=dry_run)
+
+
+@app.command()
+def deploy(
+    recipe: RecipeArgument,
+    cron: Annotated[str, typer.Option(help="When to run, in UTC: '0 3 * * *' is every day at 3.")] = "",
+    interval: Annotated[str, typer.Option(help="Or how often: 90m, 6h, 1d.")] = "",
+    pool: Annotated[str, typer.Option(help="Prefect's work pool; the default is that of the stack.")] = "qwenforge",
+    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop after this stage.")] = "",
+    from_: Annotated[str, typer.Option("--from", metavar="STAGE", help="Redo this stage and all that follow.")] = "",
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a recipe with Prefect, to be run by its worker: on a schedule, from its UI or through its API."""
+    from flows.deploy import deploy_command
+
+    made = deploy_command(recipe, set_ or [], until=until, from_=from_, cron=cron, interval=interval, pool=pool)
+    show(made, True) if as_json else print(made["deployment"], made["url"], sep="\n")
+
+
+@stack_app.command("up")
+def stack_up(
+    serve: Annotated[
+        str | None, typer.Option(help="Checkpoint of the model API: an alias (rl at first), a digest or a folder.")
+    ] = None,
+    free_ports: Annotated[
+        bool, typer.Option("--free-ports", help="Any free ports; the usual ones, where free, by default.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start all services, wait until they are healthy, and print their addresses."""
+    from flows.stack_command import print_stack, stack_up
+
+    found = stack_up(serve, free_ports)
+    show(found, True) if as_json else print_stack(found)
+
+
+@stack_app.command("down")
+def stack_down(
+    volumes: Annotated[bool, typer.Option("--volumes", help="Delete databases, artifacts and secrets too.")] = False,
+) -> None:
+    """Stop all services in order; their data stays."""
+    from flows.stack_command import stack_down
+
+    stack_down(volumes)
+
+
+@stack_app.command("status")
+def stack_status(as_json: JsonOption = False) -> None:
+    """How every service is. Exit code 1 unless all are healthy."""
+    from flows.stack_command import print_stack, stack_status
+
+    found = stack_status()
+    show(found, True) if as_json else print_stack(found)
+    if not found["healthy"]:
+        raise typer.Exit(1)
 
 
 def show(value: Any, as_json: bool) -> None:

@@ -23,11 +23,12 @@ from infra.store import ArtifactStore, open_store
 
 def run_command(
     path: Path, overrides: Sequence[str] = (), *, until: str = "", from_: str = "", fresh: bool = False,
-    place: Mapping[str, Any] | None = None,
+    place: Mapping[str, Any] | None = None, display: Display | None = None, run_name: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Run the recipe at ``path``; returns what ``--json`` prints. Nothing starts before all checks have passed.
 
     ``place``: settings that the command line has given, which go before those of the environment.
+    ``run_name``: by default the recipe's name and the time.
     """
     from flows.distributed import layout_of
     from flows.recipe import load_recipe
@@ -36,9 +37,11 @@ def run_command(
     stages = choose_stages(PIPELINE, until, from_)
     settings = run_settings().model_copy(update=dict(place or {}))
     layout_of(settings)  # what does not fit together must not show hours later
-    display = Display()
+    display = display or Display()
     redo = {stage.id for stage in stages} if fresh else after(stages, from_) if from_ else set()
-    result = run_pipeline(recipe, recipe.name, recipe.seed, stages, settings, display, redo, command=f"{path}")
+    result = run_pipeline(
+        recipe, recipe.name, recipe.seed, stages, settings, display, redo, command=f"{path}", run_name=run_name
+    )
     return {"recipe": recipe.name} | result | show_card(settings, display, result["stages"].get("report"))
 
 
@@ -59,7 +62,7 @@ def show_card(settings: Settings, display: Display, report: str | None) -> dict[
 
 def run_pipeline(
     recipe: BaseModel, name: str, seed: int, stages: Sequence[Stage], settings: Settings, display: Display,
-    redo: Collection[str] = (), command: str = "",
+    redo: Collection[str] = (), command: str = "", run_name: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Have all ``stages`` done. Knows nothing about which stages these are.
 
@@ -74,11 +77,12 @@ def run_pipeline(
         display.line(f"all {len(plan)} stages are finished already: nothing to do")
         return {"run": "", "stages": digests, "cached": list(digests), "seconds": {}}
     show_plan(display, name, plan)
-    return execute(recipe, name, seed, stages, settings, store, display, redo, command)
+    run_name = run_name or f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    return execute(recipe, run_name, seed, stages, settings, store, display, redo, command)
 
 
 def execute(
-    recipe: BaseModel, name: str, seed: int, stages: Sequence[Stage], settings: Settings, store: ArtifactStore,
+    recipe: BaseModel, run_name: str, seed: int, stages: Sequence[Stage], settings: Settings, store: ArtifactStore,
     display: Display, redo: Collection[str], command: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Go through the stages inside Prefect, with everything written down."""
@@ -95,7 +99,6 @@ def execute(
 
         # Not before Prefect is up: both make their databases with Alembic, whose state is global to the process.
         records = Records(settings, store)
-        run_name = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         job = Job(run_name, recipe, seed, stages, settings, store, records, display, redo)
         try:
             outcomes = run_recipe(job)
@@ -125,7 +128,9 @@ def sigterm_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    here = threading.current_thread() is threading.main_thread()
+    # Prefect handles the signal itself in a run that its worker has started: it may be a cancellation.
+    if not here or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -1,6 +1,8 @@
 """``qwenforge serve``: the OpenAI-compatible API on a checkpoint; an alias is followed when it moves."""
 
 import os
+import time
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from infra.hardware import resolve_device
 from infra.settings import load_settings
 from infra.store import open_store
 
+LOOK_SECONDS = 2.0  # between two looks for a checkpoint that is not there yet
 
-def serve_command(name: str, host: str, port: int, **limits: Any) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+
+def serve_command(name: str, host: str, port: int, *, wait: bool = False, **limits: Any) -> None:
+    """Serve until SIGTERM or Ctrl-C. ``wait``: until the checkpoint is there, instead of refusing."""
     settings = load_settings()
     keys = [key for key in settings.api_keys.get_secret_value().split(",") if key]
     if not keys and not _is_loopback(host):
@@ -26,6 +30,8 @@ def serve_command(name: str, host: str, port: int, **limits: Any) -> None:
         checkpoint = find_checkpoint(name, settings, store)
         return checkpoint.digest, checkpoint.path
 
+    if wait:
+        _wait_for(name, locate)
     with readable(name):
         locate()
         from components.serving.api.server import ServerOptions, serve
@@ -34,6 +40,19 @@ def serve_command(name: str, host: str, port: int, **limits: Any) -> None:
         served = Path(name).resolve().name if Path(name).is_dir() else name
         options = ServerOptions(host=host, port=port, api_keys=keys, **limits)
         serve(served, locate, resolve_device(settings.device), options)
+
+
+def _wait_for(name: str, locate: Callable[[], object]) -> None:
+    said = False
+    while True:
+        try:
+            locate()
+            return
+        except UsageError:
+            if not said:
+                print(f"waiting for {name}: there is no checkpoint of that name yet", flush=True)
+            said = True
+        time.sleep(LOOK_SECONDS)
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from components.preference.guards import GuardConfig
 from components.stage import Inputs, Run, StageError, Summary, effect
 from components.training.config import TrainingConfig
 
@@ -88,6 +89,11 @@ class GRPOConfig(TrainingConfig):
     evaluate_every: int = Field(10, ge=1, description="updates between held-out pass rates in the history")
     evaluation_prompts: int = Field(200, ge=1)
     evaluation_samples: int = Field(4, ge=1)
+    guards: GuardConfig = Field(
+        GuardConfig(),
+        description="against reward hacking and collapse",
+        exclude_if=lambda value: value == GuardConfig(),
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -112,11 +118,14 @@ def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
     from components.preference.losses import clipped_policy_loss, reduce_tokens
     from components.training.loop import train
     from components.training.saving import save_trained
+    from model.checkpoint import load_model
     from model.loss import token_log_probs
 
     worker = Worker(config, inputs, run)
     if not worker.queries or not worker.heldout:
         raise StageError("grpo: the conversations hold no rl or no heldout split; raise their sizes")
+    if config.guards.selects and len(worker.heldout) < 2:
+        raise StageError("grpo: to keep the best weights takes two held-out prompts; raise grpo.evaluation_prompts")
 
     def objective(model: "Transformer", batch: "PolicyBatch") -> tuple[Any, dict[str, float]]:
         packed = batch.sequences
@@ -142,23 +151,35 @@ def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
         worker.model, objective, worker.batch_at, config=config, steps=config.steps, run=run, name="grpo",
         split=lambda batch, parts: batch.split(parts), documents_at=worker.queries_at, samples_from_model=True,
         flops_per_token=worker.model.config.training_flops_per_token(config.sequence_length),
+        stop=worker.guard.stop,
     )  # fmt: skip
-    before, after = worker.pass_rates(0), worker.pass_rates(config.steps)
+    done = int(history[-1]["step"])
+    worker.guard.stop(done)  # judges the last rollout too
+    worker.pass_rates(done)
+    kept, prompts = done, slice(None)
+    guards: Summary = {}
+    if config.guards.selects:
+        kept = worker.guard.take_best(done, worker.model, load_model(inputs["policy"].path, run.device))
+        prompts = slice(1, None, 2)  # the others decided
+    if config.guards != GuardConfig():
+        guards = {"guards": worker.guard.summary(kept)}
+    heldout = worker.heldout[prompts]
+    before, after = worker.pass_rates(0).of(prompts), worker.pass_rates(kept).of(prompts)
     facts = save_trained(run, worker.model, worker.tokenizer, "grpo", history, config.sequence_length)
-    rollouts = worker.write_rollouts()
+    rollouts = worker.write_rollouts(done)
     gain = paired_difference(after.correct, before.correct, seed=run.seed)
     curve = worker.curve()
-    return {
+    return guards | {
         **facts,
         "queries": len(worker.queries),
         "rollouts": rollouts,
         "reward": {"first": history[0]["reward"], "last": history[-1]["reward"]},
         "heldout_curve": curve,
-        "before": before.summary(worker.heldout),
-        "after": after.summary(worker.heldout),
+        "before": before.summary(heldout),
+        "after": after.summary(heldout),
         "effects": [
             effect("held-out pass rate, sampled", float(after.correct.mean()), float(before.correct.mean()),
                    low=gain.low, high=gain.high,
-                   note=f"{len(worker.heldout)} prompts x {config.evaluation_samples} answers at temperature 1"),
+                   note=f"{len(heldout)} prompts x {config.evaluation_samples} answers at temperature 1"),
         ],
     }  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.preference.grpo_guard import Guard, selection
 from components.preference.losses import overlong_punishment
 from components.preference.reward_scoring import load_reward_model
 from components.preference.rollout import (
@@ -24,9 +25,10 @@ from components.preference.rollout import (
     order_by_variance,
     policy_batch,
     reward_answers,
+    score_answers,
 )
 from components.sft.conversation_store import Conversation, read_conversations
-from components.sft.sampling import Answer, Outcome, judge, measure, sample_answers, spread
+from components.sft.sampling import Answer, Outcome, judge, outcome_of, sample_answers, spread, verdicts_of
 from components.sft.sequences import PackedSequences
 from components.stage import Inputs, Run
 from components.training.checkpoint import write_atomically
@@ -50,10 +52,12 @@ class Worker:
         self.queries = read_conversations(inputs["conversations"], "rl")
         heldout = read_conversations(inputs["conversations"], "heldout")
         self.heldout = spread(heldout, config.evaluation_prompts)
-        self.reference = copy.deepcopy(self.model).requires_grad_(False) if config.kl_coefficient > 0 else None
+        is_compared = config.kl_coefficient > 0 or config.guards.kl_limit is not None
+        self.reference = copy.deepcopy(self.model).requires_grad_(False) if is_compared else None
         self.rollouts, self.measured = run.state / "rollouts", run.state / "measured"
         self.rollouts.mkdir(parents=True, exist_ok=True)
         self.measured.mkdir(parents=True, exist_ok=True)
+        self.guard = Guard(config, run, self.rollouts, self.measured)
         self.order = (
             np.array(_remember(run.state / "order.json", self._score_queries)) if self.queries else np.array([])
         )
@@ -66,6 +70,9 @@ class Worker:
     def _score_queries(self) -> list[int]:
         """Query indices by the variance of their answers' reward under the policy before RL, high first."""
         answers = self._sample(self.queries, self.config.scoring_samples, seed=-1)
+        self.guard.remember_start(
+            {q.id: [answer.tokens for answer in group] for q, group in zip(self.queries, answers, strict=True)}
+        )
         scored = np.arange(len(self.queries))
         if self.config.dynamic_sampling:  # whose verdicts agree would be left out of every rollout
             verdicts = [{judge(q, a).correct for a in group} for q, group in zip(self.queries, answers, strict=True)]
@@ -128,7 +135,8 @@ class Worker:
             # Where no verdict differs, only the learnt reward does: its noise would be the whole gradient.
             advantages = advantages * ~_agree(rewards.correct, self.config.group_size)[:, None]
         flat = [answer for group in answers for answer in group]
-        return {
+        kl = {} if self.config.guards.kl_limit is None else {"kl": self._kl(flat)}
+        return kl | {
             "queries": [query.id for query in queries],
             "tasks": [query.task for query in queries],
             "answers": [asdict(answer) for answer in flat],
@@ -153,25 +161,50 @@ class Worker:
         )  # fmt: skip
 
     def reference_log_probs(self, packed: PackedSequences) -> Tensor | None:
-        """(tokens,) under the policy before RL; None where no KL is asked for."""
-        if self.reference is None:
-            return None
+        """(tokens,) under the policy before RL; None where the loss has no KL."""
+        return self._under_reference(packed) if self.config.kl_coefficient > 0 else None
+
+    def _under_reference(self, packed: PackedSequences) -> Tensor:
+        assert self.reference is not None
         with torch.no_grad():
             hidden = self.reference(packed.input_ids, document_ids=packed.document_ids)
             return token_log_probs(hidden, self.reference.output_weight, packed.labels)[packed.learnt]
+
+    def _kl(self, answers: list[Answer]) -> float:
+        """KL of the policy that wrote the answers to the one before RL, nats a token (the k3 estimate)."""
+        total, tokens = 0.0, 0
+        for start in range(0, len(answers), 64):
+            part = answers[start : start + 64]
+            batch = policy_batch(
+                part, np.zeros(len(part)), {}, sequence_length=self.config.sequence_length,
+                padding_id=self.tokenizer.eos_id, penalised=True,
+            )  # fmt: skip
+            batch = _to(batch, self.run.device)
+            difference = self._under_reference(batch.sequences) - batch.old_log_probs
+            total += float((torch.exp(difference) - difference - 1).sum())
+            tokens += len(difference)
+        return total / tokens
 
     # -- measurement -----------------------------------------------------------------------------------------
 
     def pass_rates(self, step: int) -> Outcome:
         """Held-out outcome of the weights after ``step`` updates, sampled at temperature 1 with common randomness."""
 
-        def compute() -> dict[str, list[float]]:
-            outcome = measure(
-                self.model, self.tokenizer, self.heldout, samples=self.config.evaluation_samples, temperature=1.0,
-                max_new_tokens=self.config.max_new_tokens, seed=self.run.seed,
+        def compute() -> dict[str, list[Any]]:
+            answers = sample_answers(
+                self.model, self.tokenizer, [talk.prompt for talk in self.heldout],
+                samples=self.config.evaluation_samples, temperature=1.0, max_new_tokens=self.config.max_new_tokens,
+                seed=self.run.seed,
             )  # fmt: skip
+            verdicts = verdicts_of(self.heldout, answers)
+            outcome = outcome_of(verdicts)
             self.run.metrics({"heldout_pass_rate": float(outcome.correct.mean())}, step=step)
-            return {"correct": outcome.correct.tolist(), "format": outcome.format.tolist()}
+            self.guard.keep_if_best(step, selection(outcome.correct), self.model)
+            found = {"correct": outcome.correct.tolist(), "format": outcome.format.tolist()}
+            if self.config.guards.action != "off" and self.weights.model > 0:
+                scores = score_answers(self.heldout, answers, self.reward_model)
+                found |= {"verdicts": verdicts[:, :, 0].tolist(), "scores": scores.tolist()}
+            return found
 
         saved = _remember(self.measured / f"{step:06d}.json", compute)
         return Outcome(np.array(saved["correct"]), np.array(saved["format"]))
@@ -181,15 +214,15 @@ class Worker:
         steps = sorted(int(path.stem) for path in self.measured.glob("*.json"))
         return [{"step": step, "pass_rate": float(self.pass_rates(step).correct.mean())} for step in steps]
 
-    def write_rollouts(self) -> int:
-        """All answers with their rewards to ``rollouts.parquet``; returns how many."""
+    def write_rollouts(self, steps: int) -> int:
+        """All answers of ``steps`` updates with their rewards to ``rollouts.parquet``; returns how many."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         rows: dict[str, list[Any]] = {
             name: [] for name in ("rollout", "query", "task", "text", "reward", "correct", "format", "advantage")
         }
-        count = -(-self.config.steps // self.config.updates_per_rollout)
+        count = -(-steps // self.config.updates_per_rollout)
         for rollout in range(count):
             saved = json.loads((self.rollouts / f"{rollout:06d}.json").read_text())
             answers = saved["answers"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from components.preference.losses import group_advantages
 from components.preference.reward_scoring import RewardModel, score
 from components.sft.conversation_store import Conversation
-from components.sft.sampling import Answer, judge
+from components.sft.sampling import Answer, verdicts_of
 from components.sft.sequences import PackedSequences, pack
 from components.training.sharding import bounds
 from model.tokenizer import Tokenizer
@@ -38,20 +38,24 @@ def reward_answers(
     reward_model: tuple[RewardModel, Tokenizer],
 ) -> Rewards:  # fmt: skip
     """weights.correct * verified + weights.format * well-formed + weights.model * sigmoid(normalised score)."""
-    verdicts = np.array(
-        [[judge(c, a) for a in group] for c, group in zip(conversations, answers, strict=True)], dtype=np.float64
-    )  # (queries, group, 2)
+    verdicts = verdicts_of(conversations, answers)
     correct, form = verdicts[:, :, 0], verdicts[:, :, 1]
     total = weights.correct * correct + weights.format * form
     if weights.model > 0:
-        whole = [
-            [*c.prompt, {"role": "assistant", "content": a.text}]
-            for c, group in zip(conversations, answers, strict=True)
-            for a in group
-        ]
-        scores = np.array(score(*reward_model, whole)).reshape(total.shape)
-        total = total + weights.model / (1 + np.exp(-scores))
+        total = total + weights.model / (1 + np.exp(-score_answers(conversations, answers, reward_model)))
     return Rewards(total, correct, form)
+
+
+def score_answers(
+    conversations: list[Conversation], answers: list[list[Answer]], reward_model: tuple[RewardModel, Tokenizer]
+) -> np.ndarray:
+    """(queries, group) float64: the reward model's normalised scores."""
+    whole = [
+        [*c.prompt, {"role": "assistant", "content": a.text}]
+        for c, group in zip(conversations, answers, strict=True)
+        for a in group
+    ]
+    return np.array(score(*reward_model, whole)).reshape(len(answers), -1)
 
 
 @dataclass(frozen=True)

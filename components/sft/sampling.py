@@ -60,6 +60,10 @@ class Outcome:
     correct: np.ndarray
     format: np.ndarray
 
+    def of(self, prompts: slice) -> "Outcome":
+        """Of some of the prompts."""
+        return Outcome(self.correct[prompts], self.format[prompts])
+
     def summary(self, conversations: list[Conversation]) -> dict[str, Any]:
         """Means, and correctness by task."""
         tasks = sorted({c.task for c in conversations})
@@ -80,9 +84,18 @@ def measure(
         model, tokenizer, [c.prompt for c in conversations], samples=samples, temperature=temperature,
         max_new_tokens=max_new_tokens, seed=seed,
     )  # fmt: skip
+    return outcome_of(verdicts_of(conversations, answers))
+
+
+def verdicts_of(conversations: list[Conversation], answers: list[list[Answer]]) -> np.ndarray:
+    """(prompts, samples, 2) float64: correct and well-formed, by ``judge``."""
     verdicts = [[judge(c, a) for a in given] for c, given in zip(conversations, answers, strict=True)]
-    scores = np.array(verdicts, dtype=np.float64)  # (prompts, samples, 2)
-    return Outcome(scores[:, :, 0].mean(1), scores[:, :, 1].mean(1))
+    return np.array(verdicts, dtype=np.float64)
+
+
+def outcome_of(verdicts: np.ndarray) -> Outcome:
+    """Shares over the samples of ``verdicts_of``."""
+    return Outcome(verdicts[:, :, 0].mean(1), verdicts[:, :, 1].mean(1))
 
 
 def spread(conversations: list[Conversation], limit: int) -> list[Conversation]:

@@ -44,6 +44,7 @@ def train(
     documents_at: Documents | None = None,
     flops_per_token: float = 0.0,
     samples_from_model: bool = False,
+    stop: Callable[[int], bool] = lambda step: False,
     last: bool = True,
 ) -> list[dict[str, float]]:
     """Make ``steps`` updates of ``model`` in place; return the history, a point every ``log_every`` steps.
@@ -60,6 +61,7 @@ def train(
     documents_at : ids of the documents in a batch, for the flight recorder.
     flops_per_token : of forward and backward, for the measured utilisation.
     samples_from_model : ``batch_at`` uses ``model``'s current weights (GRPO).
+    stop : asked before every update with the number of those made; True: no more are made. All ranks must agree.
     last : nothing is trained after this, so that ranks beyond the first may end here.
 
     Raises StageError when training goes wrong and ``config.watch`` says to stop, and when the disk is full.
@@ -71,6 +73,7 @@ def train(
     training = _Training(engine, objective, batch_at, config, steps, run, name)
     training.split, training.documents_at = split, documents_at
     training.flops_per_token, training.samples_from_model = flops_per_token, samples_from_model
+    training.stop = stop
     try:
         history = training.run()
     finally:
@@ -89,6 +92,7 @@ class _Training:
     documents_at: Documents | None
     flops_per_token: float
     samples_from_model: bool
+    stop: Callable[[int], bool]
 
     def __init__(
         self, engine: Any, objective: Objective, batch_at: Callable[[int], Any], config: TrainingConfig, steps: int,
@@ -120,7 +124,7 @@ class _Training:
         telemetry = Telemetry(self.flops_per_token, run.ceiling, self.engine.world_size)
         with run.progress(steps, name, unit="step", start=start) as bar:
             step = start
-            while step < steps:
+            while step < steps and not self.stop(step):
                 with telemetry.step():
                     incident = self._step(step, telemetry)
                 if incident is not None:
@@ -138,6 +142,8 @@ class _Training:
                     telemetry.mark("optimizer")
                     self._checkpoint(step)
                     telemetry.mark("checkpoint")
+            if self.window:  # stopped in the middle of one
+                self._close_window(step, telemetry)
             self.checkpoints.wait()
         if self.incidents and not self.engine.rank:
             self.recorder.write(run.output / "flight.json", [asdict(incident) for incident in self.incidents])

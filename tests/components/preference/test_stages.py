@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -12,9 +13,11 @@ from support import make_artifact, make_run
 from components.preference.dpo import DPOConfig, train_dpo
 from components.preference.grpo import GRPOConfig, train_grpo
 from components.preference.grpo_worker import Worker
+from components.preference.guards import GuardConfig
 from components.preference.pair_store import read_pairs
 from components.preference.pairs import PairsConfig, make_pairs
 from components.preference.reward_model import RewardConfig, load_reward_model, score, train_reward_model
+from components.preference.rollout import Rewards, reward_answers
 from components.sft.conversation_store import read_conversations
 from components.sft.fine_tune import SFTConfig, fine_tune
 from components.sft.tasks import verify
@@ -250,3 +253,62 @@ def test_dpo_takes_length_normalised_and_robust_losses(dpo, tmp_path):
     history = json.loads((run.output / "training.json").read_text())["history"]
     assert history[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
     assert history[-1]["margin"] > 0
+
+
+def test_guards_that_only_warn_change_no_weight(grpo, grpo_inputs, tmp_path):
+    run = make_run(tmp_path)
+    guards = GuardConfig(action="warn", window=1, kl_limit=1e-9, entropy_high=1e-3)
+    summary = train_grpo(GRPO.model_copy(update={"guards": guards}), grpo_inputs, run)
+    for name in ("model.safetensors", "training.json", "rollouts.parquet"):
+        assert (run.output / name).read_bytes() == (grpo[1] / name).read_bytes()
+    trips = {trip["kind"]: trip for trip in summary["guards"]["trips"]}
+    assert trips["entropy"]["step"] == 2 and trips["kl"]["step"] == 4  # the first rollout is the reference's own
+    assert any("above 0.001 -> warn" in message for message in run.messages)
+    assert summary["guards"]["kept_step"] == GRPO.steps
+
+
+def longer_is_better(queries, answers, weights, reward_model):
+    honest = reward_answers(queries, answers, weights, reward_model)
+    return Rewards(np.array([[len(a.tokens) / 60 for a in group] for group in answers]), honest.correct, honest.format)
+
+
+def test_a_reward_for_length_is_caught_within_twenty_steps_also_by_a_run_that_was_killed(
+    grpo_inputs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("components.preference.grpo_worker.reward_answers", longer_is_better)
+    config = GRPO.model_copy(
+        update={
+            "guards": GuardConfig(action="stop", window=3), "steps": 20, "updates_per_rollout": 1, "group_size": 8,
+            "max_new_tokens": 60, "learning_rate": 3e-3, "evaluate_every": 5, "evaluation_prompts": 12,
+            "kl_coefficient": 0.0, "reward_model_weight": 0.0, "checkpoint_every": 2,
+        }
+    )  # fmt: skip
+    whole, killed = make_run(tmp_path / "whole"), make_run(tmp_path / "killed")
+    summary = train_grpo(config, grpo_inputs, whole)
+    trip = summary["guards"]["trips"][-1]
+    assert trip["kind"] == "length" and "answers grew from" in trip["reason"]
+    assert trip["step"] == summary["steps"] <= 20
+    history = json.loads((whole.output / "training.json").read_text())["history"]
+    assert history[-1]["reward"] > history[0]["reward"]  # its own measure saw nothing but progress
+    measured = {point["step"]: point["pass_rate"] for point in summary["heldout_curve"]}
+    assert summary["guards"]["kept_step"] in measured and trip["step"] in measured
+
+    kill_at_update(monkeypatch, summary["steps"] - 1)
+    with pytest.raises(Killed):
+        train_grpo(config, grpo_inputs, killed)
+    monkeypatch.undo()
+    monkeypatch.setattr("components.preference.grpo_worker.reward_answers", longer_is_better)
+    assert train_grpo(config, grpo_inputs, killed) == summary
+    same_files(whole.output, killed.output)
+
+
+def test_weights_of_the_best_held_out_measurement_are_kept(grpo_inputs, tmp_path):
+    config = GRPO.model_copy(
+        update={"guards": GuardConfig(keep_best=True), "learning_rate": 0.05, "evaluation_prompts": 12}
+    )
+    run = make_run(tmp_path)
+    summary = train_grpo(config, grpo_inputs, run)  # a learning rate that ruins the policy at once
+    assert summary["guards"] == {"trips": [], "kept_step": 0}
+    first, kept = load_model(grpo_inputs["policy"].path), load_model(run.output)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), kept.parameters(), strict=True))
+    assert summary["after"] == summary["before"]

@@ -1,0 +1,91 @@
+"""The flow that Prefect's workers run: a whole recipe, or part of it, with parameters that its UI can edit.
+
+``qwenforge deploy`` registers it. It does what ``qwenforge run`` does, in the flow run that the worker has started.
+"""
+
+from io import TextIOBase
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
+from pydantic import Field
+from rich.console import Console
+
+from flows.errors import Stopped
+from flows.stages import PIPELINE
+from flows.terminal import Display
+
+# a drop-down in the UI
+_StageName = Annotated[str, Field(json_schema_extra={"enum": ["", *(stage.id for stage in PIPELINE)]})]
+
+
+def _run_name() -> str:
+    started = flow_run.scheduled_start_time
+    return f"{Path(flow_run.parameters['recipe']).stem}-{started:%Y%m%d-%H%M%S}"
+
+
+@flow(name="qwenforge", flow_run_name=_run_name)
+def qwenforge(
+    recipe: str,
+    overrides: list[str] = [],  # noqa: B006 (never changed; Prefect shows it)
+    until: _StageName = "",
+    redo_from: _StageName = "",
+    fresh: bool = False,
+) -> dict[str, str]:
+    """Carry a recipe through its stages; what is finished already is not repeated.
+
+    Args:
+        recipe: Recipe file, on the worker's machine.
+        overrides: Values to change, each as table.key=value, such as sft.epochs=2.
+        until: Stop after this stage.
+        redo_from: Redo this stage and all that follow.
+        fresh: Redo every stage, whatever is cached.
+
+    Returns:
+        Stage -> digest of its artifact.
+    """
+    from flows.run_command import run_command
+
+    display = Display(Console(file=_RunLog(get_run_logger()), highlight=False, width=200))  # type: ignore[arg-type]
+    try:
+        result = run_command(
+            Path(recipe), overrides, until=until, from_=redo_from, fresh=fresh, display=display, run_name=flow_run.name
+        )
+    except Stopped as stop:
+        # Prefect's own signal: it knows whether this was a cancellation.
+        raise stop.__cause__ or stop from None
+    _publish(result)
+    return result["stages"]
+
+
+def _publish(result: dict[str, Any]) -> None:
+    """What the run's page shows under Artifacts."""
+    rows = [
+        {
+            "stage": stage, "state": "cached" if stage in result["cached"] else "done",
+            "seconds": result["seconds"].get(stage, ""), "artifact": digest,
+        }
+        for stage, digest in result["stages"].items()
+    ]  # fmt: skip
+    create_table_artifact(rows, key="stages", description="What each stage has made.")
+    if card := result.get("report"):
+        create_markdown_artifact(Path(card["markdown"]).read_text(encoding="utf-8"), key="report-card")
+
+
+class _RunLog(TextIOBase):
+    """A text file whose lines are log lines of the flow run."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger, self._rest = logger, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self._logger.info(line.rstrip())
+        return len(text)
+
+
+__all__ = ["qwenforge"]
