@@ -6,6 +6,7 @@ of its memory is its own too.
 """
 
 import multiprocessing
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ class Measured:
     """A step, one value a turn."""
     first: Any = None
     """What the first step returned, to check that the contenders do the same."""
+    last: Any = None
+    """What the last step returned."""
     peak_bytes: int = 0
     """Highest resident memory of the process."""
     idle_bytes: int = 0
@@ -41,7 +44,7 @@ def take_turns(
 ) -> dict[str, Measured]:  # fmt: skip
     """Build every contender (``factory(*arguments)`` returns its step) in a process, then let them take turns.
 
-    The first turn warms up and is not counted.
+    The first turn warms up and is not counted. Seconds are the ``clock``'s.
     """
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -58,7 +61,7 @@ def take_turns(
         for turn in range(turns + 1):
             for name, pipe in pipes.items():
                 pipe.send(steps if turn else 1)
-                seconds, first = _answer(pipe, name)
+                seconds, first, measured[name].last = _answer(pipe, name)
                 if turn:
                     measured[name].seconds.append(seconds)
                 else:
@@ -70,6 +73,52 @@ def take_turns(
     finally:
         for process in processes:
             process.kill()
+
+
+def clock() -> Callable[[], float]:
+    """With one thread the process's own CPU seconds, so that waiting for a core does not count; else the wall's."""
+    import torch
+
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+class Pace:
+    """Turns a trainer, which runs from its first update to its last, into steps of one update each.
+
+    ``work(pace)`` runs in a thread of its own and calls ``pace.wait()`` after every update. The first step therefore
+    includes all that comes before the first update.
+    """
+
+    def __init__(self, work: Callable[["Pace"], Any]) -> None:
+        import torch
+
+        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._error: BaseException | None = None
+        threads = torch.get_num_threads()
+
+        def run() -> None:
+            self._go.acquire()
+            try:
+                torch.set_num_threads(threads)  # a thread of its own starts with all cores
+                work(self)
+                self._error = RuntimeError("the trainer has ended: it was told to make too few updates")
+            except BaseException as error:
+                self._error = error
+            self._done.release()
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def wait(self) -> None:
+        """Called by the trainer: an update is done."""
+        self._done.release()
+        self._go.acquire()
+
+    def step(self) -> None:
+        """Let the trainer make one update."""
+        self._go.release()
+        self._done.acquire()
+        if self._error is not None:
+            raise self._error
 
 
 def ratio(slower: Measured, faster: Measured) -> tuple[float, float, float]:
@@ -111,10 +160,11 @@ def _serve(pipe: Connection, factory: Callable[..., Step], arguments: tuple[Any,
     idle: list[int] = []
     step = factory(*arguments, lambda: idle.append(_status("VmRSS")))
     pipe.send(None)
+    now = clock()
     while steps := pipe.recv():
-        begin = time.perf_counter()
+        begin = now()
         results = [step() for _ in range(steps)]
-        pipe.send(((time.perf_counter() - begin) / steps, results[0]))
+        pipe.send(((now() - begin) / steps, results[0], results[-1]))
     pipe.send((_status("VmHWM"), idle[0] if idle else 0))
 
 

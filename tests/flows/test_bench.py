@@ -7,7 +7,7 @@ from flows.errors import UsageError
 
 
 def test_every_benchmark_states_a_hypothesis() -> None:
-    shared = {"__init__", "harness", "http_clients", "plain_run", "planted_faults"}
+    shared = {"__init__", "data_rates", "harness", "http_clients", "plain_run", "planted_faults", "post_training"}
     assert set(benchmarks()) == {file.stem for file in FOLDER.glob("*.py")} - shared
     assert all(benchmarks().values())
 
