@@ -22,7 +22,7 @@ class SyntheticConfig(StageConfig):
     knowledge_bytes: int = Field(600_000, ge=0)
     retrieval_bytes: int = Field(2_500_000, ge=0)
     recall_bytes: int = Field(600_000, ge=0)
-    families: dict[str, dict[str, float | str]] = Field(
+    families: dict[str, dict[str, int | float | str]] = Field(
         default={
             "chain_sum": {"max_terms": 4, "max_digits": 2},
             "basic_arithmetic": {"max_terms": 4, "max_digits": 2},
