@@ -36,7 +36,7 @@ def paired_p_value(
     gaps = np.asarray(scores, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     if clusters is not None:
         _, member = np.unique(np.asarray(clusters), return_inverse=True)
-        gaps = np.bincount(member, gaps)
+        gaps = np.bincount(member, gaps).astype(np.float64)
     gaps = gaps[gaps != 0]  # a zero keeps its value, whichever sign it gets
     if len(gaps) == 0:
         return 1.0
