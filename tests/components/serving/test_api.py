@@ -201,7 +201,7 @@ def test_a_body_beyond_the_limit_is_413(served):
     assert reply.status_code == 413
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/embeddings"])
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_nothing_that_the_schema_can_produce_gives_a_500(served, path, mode):
     operation = schemathesis.openapi.from_url(f"{served.url}/openapi.json")[path]["POST"]
