@@ -82,6 +82,7 @@ class Place:
             "QWENFORGE_S3_SECRET_ACCESS_KEY": self.secrets["s3_secret_key"],
             "QWENFORGE_DATABASE_URL": self.database("catalog"),
             "QWENFORGE_MLFLOW_URI": self.url("mlflow"),
+            "QWENFORGE_API_URLS": self.url("api"),
             "PREFECT_API_URL": f"{self.url('prefect')}/api",
         }
 
