@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.errors import UsageError
-from flows.recipe import Recipe, load_recipe
+from flows.recipe import Recipe, load_whole_recipe
 from flows.resolve import resolve
 from flows.stage_run import StageRun, workspace
 from flows.stages import PIPELINE, through
@@ -30,7 +30,7 @@ def ablate_command(path: Path, overrides: Sequence[str], first: str, second: str
 
     if first == second:
         raise UsageError(f"both sides are {first}: choose two different ones with --first and --second")
-    recipe, settings, display = load_recipe(path, overrides), load_settings(), Display()
+    recipe, settings, display = load_whole_recipe(path, overrides, "qwenforge ablate"), load_settings(), Display()
     store = open_store(settings)
     # Only what the comparison needs is looked up: the rest of the recipe may be unfinished.
     rows = resolve(through(PIPELINE, "tokenizer"), recipe, recipe.seed, store)

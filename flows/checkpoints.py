@@ -68,20 +68,22 @@ def evaluate_command(name: str, recipe_path: Path, overrides: Sequence[str] = ()
     """Measure a checkpoint on the held-out shards and conversations of a finished recipe."""
     from components.evaluation.evaluate import evaluate
     from components.evaluation.held_out import same_vocabulary
+    from flows.pipelines import pipeline_of
     from flows.recipe import load_recipe
     from flows.resolve import resolve
     from flows.stage_run import StageRun
-    from flows.stages import PIPELINE
+    from flows.start import locate
 
-    recipe, settings, display = load_recipe(recipe_path, overrides), load_settings(), Display()
+    settings, display = load_settings(), Display()
     store = open_store(settings)
+    recipe = locate(load_recipe(recipe_path, overrides), settings, store)
     checkpoint = find_checkpoint(name, settings, store)
-    done = {row.stage.id: row.digest for row in resolve(PIPELINE, recipe, recipe.seed, store)}
-    if not done["shards"]:
+    done = {row.stage.id: row.digest for row in resolve(pipeline_of(recipe), recipe, recipe.seed, store)}
+    if not done["shards" if "shards" in done else "conversations"]:
         raise UsageError(f"the held-out data of {recipe_path} is not there yet: qwenforge run {recipe_path}")
     inputs = {"checkpoint": checkpoint}
-    inputs |= {part: store.open(digest) for part in ("shards", "conversations", "reward") if (digest := done[part])}
-    if (tokenizer := done["tokenizer"]) and not same_vocabulary(checkpoint.path, store.open(tokenizer).path):
+    inputs |= {part: store.open(digest) for part in ("shards", "conversations", "reward") if (digest := done.get(part))}
+    if (tokenizer := done.get("tokenizer")) and not same_vocabulary(checkpoint.path, store.open(tokenizer).path):
         inputs["tokenizer"] = store.open(tokenizer)
     with TemporaryDirectory() as folder, display.live(1):
         output, state = Path(folder) / "output", Path(folder) / "state"

@@ -15,7 +15,7 @@ from typing import Any
 from components.claims.claim import Claim, Scores
 from components.stage import Artifact, Inputs, Kind, StageConfig, Summary
 from flows.errors import Stopped, UsageError, describe
-from flows.recipe import load_recipe
+from flows.recipe import load_whole_recipe
 from flows.resolve import resolve
 from flows.run_command import run_settings, sigterm_as_interrupt
 from flows.stage_run import StageRun, workspace
@@ -34,7 +34,7 @@ def claims_command(
     from components.claims.page import write_page
     from components.claims.registry import CLAIMS
 
-    recipe, settings, display = load_recipe(path, overrides), run_settings(), Display()
+    recipe, settings, display = load_whole_recipe(path, overrides, "qwenforge claims"), run_settings(), Display()
     forward_logs(display)
     store, chosen = open_store(settings), choose(CLAIMS, only)
     digests = finished(chosen, recipe, store, path)

@@ -110,7 +110,7 @@ def _fetched(source: Path) -> tuple[Path, str]:
 def _check_alias(name: str) -> None:
     from components.serving.export import ALIASES
 
-    if name in ALIASES:
+    if name in ALIASES or name == "start":
         raise UsageError(f"alias {name} is kept for recipes; choose another with --alias")
     if not _ALIAS.fullmatch(name):
         raise UsageError(f"alias {name!r}: use up to 64 of a-z, 0-9, '.', '_' and '-'; choose one with --alias")

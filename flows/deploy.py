@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.errors import UsageError
+from flows.pipelines import pipeline_of
 from flows.recipe import load_recipe
 from flows.run_command import choose_stages
-from flows.stages import PIPELINE
 from infra.errors import InfraError
 from infra.settings import load_settings
 from infra.stack import read_place
@@ -27,7 +27,7 @@ def deploy_command(
     Raises RecipeError or UsageError for what could not run later.
     """
     recipe = load_recipe(path, overrides)
-    choose_stages(PIPELINE, until, from_)
+    choose_stages(pipeline_of(recipe), until, from_)
     if cron and interval:
         raise UsageError("give --cron or --interval, not both")
     every = parse_interval(interval) if interval else None

@@ -14,11 +14,11 @@ from pydantic import Field
 from rich.console import Console
 
 from flows.errors import Stopped
-from flows.stages import PIPELINE
+from flows.pipelines import STAGE_NAMES
 from flows.terminal import Display
 
 # a drop-down in the UI
-_StageName = Annotated[str, Field(json_schema_extra={"enum": ["", *(stage.id for stage in PIPELINE)]})]
+_StageName = Annotated[str, Field(json_schema_extra={"enum": ["", *STAGE_NAMES]})]
 
 
 def _run_name() -> str:

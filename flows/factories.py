@@ -11,17 +11,18 @@ from flows.terminal import Display, stdout, table
 
 def factories_command(recipe: Path, overrides: list[str], output: Path) -> dict[str, Any]:
     """Run the recipe's ``[factories]``; the summary is written beside the records."""
-    from components.sft.factories.build import make_factories
+    from components.sft.factories.build import FactoriesConfig, make_factories
     from flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    config = loaded.factories or FactoriesConfig()
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output}: the folder is not empty")
     output.mkdir(parents=True, exist_ok=True)
     display = Display()
     run = StageRun(loaded.seed, output, output, "cpu", display, lambda values, step: None)
     with display.live(1):
-        summary = make_factories(loaded.factories, {}, run)
+        summary = make_factories(config, {}, run)
     (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from components.data.pool import available_workers
+from components.serving.start import ModelConfig
 from components.training.memory import training_memory
 from flows.data_plan import COMMAND, CORES_PER_GPU, plan_data
-from flows.recipe import Recipe, load_recipe
+from flows.pipelines import pipeline_of
+from flows.recipe import AnyRecipe, Recipe, StartRecipe, load_recipe
 from flows.resolve import resolve
-from flows.stages import PIPELINE
+from flows.start import locate, shape_of
 from flows.terminal import count, duration, quantity, stdout, table
-from flows.workload import workloads
+from flows.workload import PROMPT, workloads
 from infra.hardware import accelerator, match_accelerator
 from infra.settings import load_settings
 from infra.store import open_store
@@ -24,8 +26,11 @@ def make_plan(
     mfu: float | None = None, engine: str | None = None, recompute: bool = True, cores: int | None = None,
 ) -> Plan:  # fmt: skip
     """The plan of a recipe file as plain JSON values: sizes in bytes, time in hours, cost in US dollars."""
-    recipe = load_recipe(path, overrides)
-    work = {entry.stage: entry for entry in workloads(recipe)}
+    settings = load_settings()
+    store = open_store(settings)
+    recipe = locate(load_recipe(path, overrides), settings, store)
+    model = model_of(recipe)
+    work = {entry.stage: entry for entry in workloads(recipe, model)}
     if hardware is None:
         laptop = accelerator("cpu-2")
         seconds = sum(entry.flops for entry in work.values()) / (laptop.peak_flops * laptop.utilisation)
@@ -34,7 +39,8 @@ def make_plan(
     gpus = gpus or (1 if device.kind == "cpu" else 8)
     engine = engine or ("torch" if gpus == 1 else "zero3")
     mfu = mfu or device.utilisation
-    rows = resolve(PIPELINE, recipe, recipe.seed, open_store(load_settings()), verify=False)
+    cores = cores or (available_workers() if device.kind == "cpu" else CORES_PER_GPU * gpus)
+    rows = resolve(pipeline_of(recipe), recipe, recipe.seed, store, verify=False)
     stages = []
     for row in rows:
         line: Plan = {"stage": row.stage.id, "state": "cached" if row.digest else "to do", "artifact": row.digest}
@@ -53,20 +59,27 @@ def make_plan(
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "model": model_facts(recipe),
+        "model": model_facts(model),
         "hardware": {"name": device.name, "count": gpus, "mfu": mfu, "memory_bytes": device.memory_bytes},
-        "memory": memory_facts(recipe, engine, gpus, recompute),
+        "memory": memory_facts(recipe, model, engine, gpus, recompute),
         "stages": stages,
-        "data": plan_data(recipe, cores or (available_workers() if device.kind == "cpu" else CORES_PER_GPU * gpus)),
+        **({"data": plan_data(recipe, cores)} if isinstance(recipe, Recipe) else {}),
         "total": {
             name: sum(line.get(name, 0) for line in stages) for name in ("trained_tokens", "flops", "hours", "cost")
         },
     }
 
 
-def model_facts(recipe: Recipe) -> Plan:
+def model_of(recipe: AnyRecipe) -> ModelConfig:
+    """The shape that a recipe trains: its own, or the one of the checkpoint that it starts from."""
+    if isinstance(recipe, StartRecipe):
+        return shape_of(recipe.start)
+    assert isinstance(recipe, Recipe)
+    return recipe.pretrain.model
+
+
+def model_facts(model: ModelConfig) -> Plan:
     """Parameter counts."""
-    model = recipe.pretrain.model
     return {
         "parameters": model.num_parameters(),
         "active_parameters": model.num_active_parameters(),
@@ -74,11 +87,10 @@ def model_facts(recipe: Recipe) -> Plan:
     }
 
 
-def memory_facts(recipe: Recipe, engine: str, ranks: int, recompute: bool) -> Plan:
-    """Bytes on one rank with the larger of the two phases' micro-batches (formulas: ``components.training.memory``)."""
-    # A micro-batch holds at least one whole sequence.
-    tokens = max(recipe.pretrain.micro_batch_tokens, recipe.extend.sequence_length)
-    memory = training_memory(recipe.pretrain.model, engine=engine, ranks=ranks, tokens=tokens, recompute=recompute)
+def memory_facts(recipe: AnyRecipe, model: ModelConfig, engine: str, ranks: int, recompute: bool) -> Plan:
+    """Bytes on one rank with the largest micro-batch of its stages (formulas: ``components.training.memory``)."""
+    tokens = most_tokens(recipe)
+    memory = training_memory(model, engine=engine, ranks=ranks, tokens=tokens, recompute=recompute)
     return {
         "engine": engine,
         "ranks": ranks,
@@ -90,6 +102,18 @@ def memory_facts(recipe: Recipe, engine: str, ranks: int, recompute: bool) -> Pl
         "activations": memory.activations,
         "total": memory.total,
     }
+
+
+def most_tokens(recipe: AnyRecipe) -> int:
+    """Tokens of the largest micro-batch, which holds at least one whole sequence; of a start, those of a batch."""
+    if isinstance(recipe, Recipe):
+        return max(recipe.pretrain.micro_batch_tokens, recipe.extend.sequence_length)
+    assert isinstance(recipe, StartRecipe)
+    most = [stage.batch_size * stage.sequence_length for stage in (recipe.sft, recipe.dpo, recipe.reward) if stage]
+    if grpo := recipe.grpo:
+        answers = grpo.queries_per_rollout * grpo.group_size // grpo.updates_per_rollout
+        most.append(max(grpo.sequence_length, answers * (PROMPT + grpo.max_new_tokens)))
+    return max(most, default=1)
 
 
 def print_plan(plan: Plan) -> None:
@@ -129,7 +153,8 @@ def print_plan(plan: Plan) -> None:
         f"memory a rank with {memory['engine']} on {memory['ranks']}, {memory['tokens']:,} tokens at a time"
         f"{checkpointing}: {gib(memory['total'])} ({parts}); {fits} in {gib(hardware['memory_bytes'])}"
     )
-    print_data_plan(plan["data"])
+    if "data" in plan:
+        print_data_plan(plan["data"])
 
 
 def print_data_plan(data: Plan | None) -> None:

@@ -5,7 +5,7 @@ The models of the tables stand beside the stage functions that they configure.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,22 +29,32 @@ from components.preference.pairs import PairsConfig
 from components.preference.reward_model import RewardConfig
 from components.scaling.sweep import ScalingConfig
 from components.serving.export import ExportConfig
+from components.serving.start import StartConfig
 from components.sft.conversations import ConversationsConfig
 from components.sft.factories.build import FactoriesConfig
 from components.sft.fine_tune import SFTConfig
 from components.training.extend import ExtendConfig
 from components.training.pretrain import PretrainConfig
-from flows.recipe_file import load
+from flows.recipe_file import RecipeError, read, validate
 
 
-class Recipe(BaseModel):
-    """The whole path from raw documents to an aligned, evaluated model."""
+class AnyRecipe(BaseModel):
+    """What every recipe has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name; runs are called after it")
     description: str = ""
     seed: int = Field(0, ge=0, description="all randomness of all stages derives from it")
+
+    conversations: ConversationsConfig = ConversationsConfig()
+    evaluate: EvaluationConfig = EvaluationConfig()
+    export: ExportConfig = ExportConfig()
+    report: ReportConfig = ReportConfig()
+
+
+class Recipe(AnyRecipe):
+    """The whole path from raw documents to an aligned, evaluated model."""
 
     ingest: IngestConfig = IngestConfig()
     clean: CleanConfig = CleanConfig()
@@ -60,7 +70,6 @@ class Recipe(BaseModel):
     scaling: ScalingConfig = ScalingConfig()
     pretrain: PretrainConfig
     extend: ExtendConfig
-    conversations: ConversationsConfig = ConversationsConfig()
     factories: FactoriesConfig = FactoriesConfig()  # `qwenforge factories`; no stage of the pipeline
     sft: SFTConfig = SFTConfig()
     pairs: PairsConfig = PairsConfig()
@@ -68,9 +77,6 @@ class Recipe(BaseModel):
     reward: RewardConfig = RewardConfig()
     grpo: GRPOConfig = GRPOConfig()
     ngram: NgramConfig = NgramConfig()
-    evaluate: EvaluationConfig = EvaluationConfig()
-    export: ExportConfig = ExportConfig()
-    report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Self:
@@ -90,9 +96,66 @@ class Recipe(BaseModel):
         return self
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+class StartRecipe(AnyRecipe):
+    """Post-training of a checkpoint that is there already. A stage of post-training runs where its table stands."""
+
+    start: StartConfig
+    factories: FactoriesConfig | None = None
+    sft: SFTConfig | None = None
+    pairs: PairsConfig | None = None
+    dpo: DPOConfig | None = None
+    reward: RewardConfig | None = None
+    grpo: GRPOConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_one_thing(cls, values: Any) -> Any:
+        """[start] takes the place of everything up to the base model."""
+        if made := [table for table in Recipe.model_fields if table in values and table not in cls.model_fields]:
+            raise ValueError(
+                f"[start] and [{made[0]}] exclude each other: a recipe starts from a checkpoint, or makes one"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> Self:
+        """What a stage reads must be made."""
+        for table, needs in (("factories", "sft"), ("dpo", "pairs"), ("reward", "pairs")):
+            if getattr(self, table) is not None and getattr(self, needs) is None:
+                raise ValueError(f"[{table}] needs [{needs}]; the table may be empty")
+        if self.pairs and not (self.dpo or self.reward):
+            raise ValueError("nothing reads the pairs of [pairs]; add [dpo] or [reward], which may be empty")
+        if self.pairs and self.reward and self.reward.heldout_share != self.pairs.heldout_share:
+            raise ValueError(
+                f"reward.heldout_share: expected {self.pairs.heldout_share}, the same as in [pairs], "
+                f"got {self.reward.heldout_share}"
+            )
+        if self.dpo and not self.sft and self.dpo.merging != "none":
+            raise ValueError(
+                f"dpo.merging: expected 'none' without [sft], since nothing has moved away from the checkpoint yet, "
+                f"got {self.dpo.merging!r}"
+            )
+        if self.grpo and not self.reward and self.grpo.reward_model_weight:
+            raise ValueError(
+                f"grpo.reward_model_weight: expected 0 without [reward], got {self.grpo.reward_model_weight:g}"
+            )
+        return self
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe | StartRecipe:
     """Read and check a recipe file; RecipeError says what is wrong with it and where."""
-    return load(path, Recipe, overrides)
+    tree, origins = read(path, overrides)
+    if "start" in tree:
+        return validate(path, StartRecipe, tree, origins)
+    return validate(path, Recipe, tree, origins)
 
 
-__all__ = ["Recipe", "load_recipe"]
+def load_whole_recipe(path: Path, overrides: Sequence[str], purpose: str) -> Recipe:
+    """A recipe that makes its own data, which ``purpose`` is about."""
+    recipe = load_recipe(path, overrides)
+    if isinstance(recipe, StartRecipe):
+        raise RecipeError(f"{path}: {purpose} needs a recipe with [pretrain]; this one starts from a checkpoint")
+    return recipe
+
+
+__all__ = ["AnyRecipe", "Recipe", "StartRecipe", "load_recipe", "load_whole_recipe"]

@@ -23,10 +23,20 @@ class RecipeError(ValueError):
 
 def load(path: Path, model: type[Model], overrides: Sequence[str] = ()) -> Model:
     """Read ``path`` and what it extends, apply ``overrides`` (``a.b=c``), validate as ``model``."""
+    return validate(path, model, *read(path, overrides))
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> tuple[Tree, Origins]:
+    """The values of ``path`` over what it extends, with ``overrides`` on top, and where each came from."""
     tree, origins = _read(path, ())
     for override in overrides:
         key, value = parse_override(override)
         _merge(tree, _nest(key, value), origins, f"--set {'.'.join(key)}")
+    return tree, origins
+
+
+def validate(path: Path, model: type[Model], tree: Tree, origins: Origins) -> Model:
+    """``tree`` as ``model``; RecipeError with a line for each problem."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -141,4 +151,4 @@ def _suggestion(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(known)}" if known and len(known) <= 12 else ""
 
 
-__all__ = ["RecipeError", "load", "parse_override"]
+__all__ = ["RecipeError", "load", "parse_override", "read", "validate"]

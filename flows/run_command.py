@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from flows.errors import StageFailed, Stopped, UsageError
 from flows.preflight import preflight
 from flows.resolve import Resolved, resolve
-from flows.stages import PIPELINE, Stage, after, through
+from flows.stages import Stage, after, through
 from flows.terminal import Display, duration, forward_logs, table
 from infra.settings import Settings, load_settings
 from infra.store import ArtifactStore, open_store
@@ -31,12 +31,17 @@ def run_command(
     ``run_name``: by default the recipe's name and the time.
     """
     from flows.distributed import layout_of
+    from flows.pipelines import pipeline_of
     from flows.recipe import load_recipe
+    from flows.start import check, locate
 
     recipe = load_recipe(path, overrides)
-    stages = choose_stages(PIPELINE, until, from_)
+    pipeline = pipeline_of(recipe)
+    stages = choose_stages(pipeline, until, from_)
     settings = run_settings().model_copy(update=dict(place or {}))
     layout_of(settings)  # what does not fit together must not show hours later
+    recipe = locate(recipe, settings, open_store(settings))
+    check(recipe)
     display = display or Display()
     redo = {stage.id for stage in stages} if fresh else after(stages, from_) if from_ else set()
     result = run_pipeline(

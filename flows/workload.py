@@ -8,7 +8,8 @@ Counting: forward 2 FLOPs a weight and token plus attention, backward twice that
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flows.recipe import Recipe
+from components.serving.start import ModelConfig
+from flows.recipe import AnyRecipe, Recipe, StartRecipe
 
 PROMPT = 100  # tokens of a typical question with its system prompt
 
@@ -25,49 +26,57 @@ class Workload:
     bound: bool  # an upper bound instead of what will be done
 
 
-def workloads(recipe: Recipe) -> Iterator[Workload]:
-    """One entry a training stage, in the pipeline's order."""
-    model, pretrain, extend = recipe.pretrain.model, recipe.pretrain, recipe.extend
-    families = len(recipe.conversations.families)
+def workloads(recipe: AnyRecipe, model: ModelConfig) -> Iterator[Workload]:
+    """One entry a training stage, in the pipeline's order; ``model``: the shape that is trained."""
+    assert isinstance(recipe, Recipe | StartRecipe)
 
     def work(stage: str, trained: float, generated: float, length: int, *, bound: bool = True) -> Workload:
         flops = trained * model.training_flops_per_token(length) + generated * model.forward_flops_per_token(length)
         return Workload(stage, trained, generated, length, flops, bound)
 
-    yield work("pretrain", pretrain.tokens, 0, pretrain.sequence_length, bound=False)
-    yield work("extend", extend.tokens, 0, extend.sequence_length, bound=False)
+    if isinstance(recipe, Recipe):
+        pretrain, extend = recipe.pretrain, recipe.extend
+        yield work("pretrain", pretrain.tokens, 0, pretrain.sequence_length, bound=False)
+        yield work("extend", extend.tokens, 0, extend.sequence_length, bound=False)
 
-    sft, conversations = recipe.sft, recipe.conversations
-    answer = PROMPT + sft.max_new_tokens
-    examples = families * conversations.sft_per_family
-    yield work("sft", examples * sft.epochs * answer, 2 * sft.evaluation_prompts * answer, answer)
+    conversations = recipe.conversations
+    families = len(conversations.families)
+    if sft := recipe.sft:
+        answer = PROMPT + sft.max_new_tokens
+        examples = families * conversations.sft_per_family
+        if isinstance(recipe, StartRecipe) and recipe.factories:
+            examples += sum(recipe.factories.records.values())
+        yield work("sft", examples * sft.epochs * answer, 2 * sft.evaluation_prompts * answer, answer)
 
-    pairs = recipe.pairs
-    answer = PROMPT + pairs.max_new_tokens
     prompts = families * conversations.preference_per_family
-    yield work("pairs", 0, prompts * pairs.samples * answer, answer)
+    made = 0
+    if pairs := recipe.pairs:
+        answer = PROMPT + pairs.max_new_tokens
+        yield work("pairs", 0, prompts * pairs.samples * answer, answer)
 
-    made = prompts * pairs.pairs_per_prompt
-    # Both answers are trained on; the reference policy reads each once.
-    yield work("dpo", 2 * made * recipe.dpo.epochs * answer, 2 * made * answer, answer)
+        made = prompts * pairs.pairs_per_prompt
+        if recipe.dpo:
+            # Both answers are trained on; the reference policy reads each once.
+            yield work("dpo", 2 * made * recipe.dpo.epochs * answer, 2 * made * answer, answer)
 
-    reward = recipe.reward
-    answer = PROMPT + reward.max_new_tokens
-    asked = min(reward.prompts, prompts)
-    written = asked * reward.samples * len(reward.temperatures) * 2  # by two policies
-    trained = 2 * (made + asked * reward.pairs_per_prompt) * reward.epochs
-    yield work("reward", trained * answer, written * answer, answer)
+    if reward := recipe.reward:
+        answer = PROMPT + reward.max_new_tokens
+        asked = min(reward.prompts, prompts)
+        policies = 2 if recipe.dpo else 1
+        written = asked * reward.samples * len(reward.temperatures) * policies
+        trained = 2 * (made + asked * reward.pairs_per_prompt) * reward.epochs
+        yield work("reward", trained * answer, written * answer, answer)
 
-    grpo = recipe.grpo
-    answer = PROMPT + grpo.max_new_tokens
-    rollouts = -(-grpo.steps // grpo.updates_per_rollout)
-    written = rollouts * grpo.queries_per_rollout * grpo.group_size
-    scored = families * conversations.rl_per_family * grpo.scoring_samples
-    checks = -(-grpo.steps // grpo.evaluate_every) + 1
-    evaluated = checks * grpo.evaluation_prompts * grpo.evaluation_samples
-    # The reward model reads every answer; the reference policy does where the KL term counts.
-    read = written * (2 if grpo.kl_coefficient else 1)
-    yield work("grpo", written * answer, (written + read + scored + evaluated) * answer, answer)
+    if grpo := recipe.grpo:
+        answer = PROMPT + grpo.max_new_tokens
+        rollouts = -(-grpo.steps // grpo.updates_per_rollout)
+        written = rollouts * grpo.queries_per_rollout * grpo.group_size
+        scored = families * conversations.rl_per_family * grpo.scoring_samples
+        checks = -(-grpo.steps // grpo.evaluate_every) + 1
+        evaluated = checks * grpo.evaluation_prompts * grpo.evaluation_samples
+        # The reward model reads every answer; the reference policy does where the KL term counts.
+        read = written * (bool(recipe.reward) + bool(grpo.kl_coefficient))
+        yield work("grpo", written * answer, (written + read + scored + evaluated) * answer, answer)
 
 
 __all__ = ["PROMPT", "Workload", "workloads"]

@@ -16,6 +16,7 @@ from model.config import ModelFormatError
 from model.sources import FolderSource, Source, check_source, finite_pieces
 from model.sparse_prefill import SparsePrefill
 from model.tensor_files import SHARD_BYTES, write_tensors
+from model.tokenizer import Tokenizer
 from model.written_form import written_form
 
 Advance = Callable[[int], None]
@@ -46,11 +47,8 @@ def convert(
     """
     entries = check_source(source)
     tokenizer = source.tokenizer()
-    if tokenizer is not None and tokenizer.vocab_size > source.config.vocab_size:
-        raise ModelFormatError(
-            f"{source.origin}: the tokenizer has {tokenizer.vocab_size} tokens, "
-            f"the embeddings have {source.config.vocab_size} rows (vocab_size)"
-        )
+    if tokenizer is not None:
+        check_vocabulary(source, tokenizer)
     written = {name: replace(entry, dtype=dtype or entry.dtype) for name, entry in entries.items()}
 
     def pieces(name: str) -> Iterator[Tensor]:
@@ -66,6 +64,15 @@ def convert(
     if isinstance(source, FolderSource) and (sparse := SparsePrefill.read_from(source.folder, source.config)):
         sparse.write(folder)
     write_tensors(folder, form.entries, pieces, zeros=form.zeros, shard_bytes=shard_bytes)
+
+
+def check_vocabulary(source: Source, tokenizer: Tokenizer) -> None:
+    """Raises ModelFormatError where the tokenizer writes tokens that the embeddings have no row for."""
+    if tokenizer.vocab_size > source.config.vocab_size:
+        raise ModelFormatError(
+            f"{source.origin}: the tokenizer has {tokenizer.vocab_size} tokens, "
+            f"the embeddings have {source.config.vocab_size} rows (vocab_size)"
+        )
 
 
 def converted_bytes(source: Source, dtype: torch.dtype | None = None) -> int:

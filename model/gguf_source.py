@@ -44,7 +44,7 @@ class GGUFSource:
     def __init__(self, path: Path) -> None:
         """Raises ModelFormatError for a file that is damaged, or that holds what this model cannot reproduce."""
         self.path, self.origin = path, str(path)
-        readers = [_open(part) for part in _parts(path)]
+        readers = [_open(part) for part in parts_of(path)]
         self.meta = Metadata(readers[0], self.origin)
         tensors = {tensor.name: (tensor, reader) for reader in readers for tensor in reader.tensors}
         if "rope_freqs.weight" in tensors:
@@ -137,8 +137,8 @@ def _open(path: Path) -> GGUFReader:
     return reader
 
 
-def _parts(path: Path) -> list[Path]:
-    """All parts of the file, in order."""
+def parts_of(path: Path) -> list[Path]:
+    """All parts of a GGUF file that was split, in order; itself where it was not."""
     matched = _PART.fullmatch(path.name)
     if matched is None:
         return [path]

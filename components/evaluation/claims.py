@@ -1,7 +1,7 @@
 """The headline claims of a run: what each stage must show over its baseline, with the paired interval that decides."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -38,7 +38,9 @@ Items = Mapping[str, pd.DataFrame]
 
 
 def claims(items: Items, inputs: Mapping[str, Artifact], seed: int) -> list[dict[str, Any]]:
-    """All claims, those whose stages did not run included."""
+    """All claims, those whose stages did not run included; of a run that started from a checkpoint, its own."""
+    if "start" in inputs:
+        return [asdict(row) for row in _after_start(items, seed)]
     length = _extended_length(items, inputs)
     rows = [
         _claim(
@@ -68,6 +70,22 @@ def claims(items: Items, inputs: Mapping[str, Artifact], seed: int) -> list[dict
         ),
     ]  # fmt: skip
     return [asdict(row) for row in rows]
+
+
+STEPS = {"evaluate-sft": "SFT", "evaluate-dpo": "DPO", "evaluate-rl": "GRPO"}
+
+
+def _after_start(items: Items, seed: int) -> Iterator[Claim]:
+    """What each step of post-training must show over the one before."""
+    before, name = "evaluate-start", "the checkpoint that it started from"
+    for after, step in STEPS.items():
+        if after in items:
+            yield _claim(
+                items, seed, f"{step} lifts the verified pass rate over {name} (sampled answers)",
+                after, before, "verified_sampled",
+                rule="the interval of the difference lies above 0", holds=lambda value, before, gap: gap.low > 0,
+            )  # fmt: skip
+            before, name = after, step
 
 
 def _claim(

@@ -1,11 +1,12 @@
 """Stage ``evaluate``: every held-out measurement of one checkpoint, the same for all checkpoints of a run.
 
 Held-out bits per byte by domain; verified answers and format following by task family, greedy and sampled; pass-key
-retrieval by context length; reward and length of the sampled answers. Outcomes are kept item by item, so that the
-report card can compare any two checkpoints paired.
+retrieval by context length; HumanEval where it is asked for; reward and length of the sampled answers. Outcomes are
+kept item by item, so that the report card can compare any two checkpoints paired.
 """
 
 import json
+import operator
 
 from pydantic import Field
 
@@ -27,22 +28,35 @@ class EvaluationConfig(HeldOutConfig):
     max_new_tokens: int = Field(64, ge=1, description="longest answer")
     passkey_lengths: tuple[int, ...] = Field((128, 256, 512, 1024), description="context lengths, tokens")
     passkeys_per_length: int = Field(40, ge=0)
+    human_eval: int = Field(
+        0, ge=0, le=164, description="HumanEval problems whose tests the greedy answer is put to, in the sandbox",
+        exclude_if=operator.not_,  # off, it is not part of the cache key
+    )  # fmt: skip
+    human_eval_tokens: int = Field(
+        384, ge=1, description="longest answer to one of them", exclude_if=lambda value: value == 384
+    )
     shown_prompts: int = Field(8, ge=0, description="prompts whose answers the report card shows")
 
 
 def evaluate(config: EvaluationConfig, inputs: Inputs, run: Run) -> Summary:
-    """Inputs ``checkpoint``, ``shards``, ``conversations``, ``reward``; the last two may be missing. ``tokenizer`` is
-    that of the shards, for a checkpoint that has another one.
+    """Inputs ``checkpoint``, ``shards``, ``conversations``, ``reward``; all but the first may be missing. Without
+    shards there is no held-out text, and so neither bits per byte nor pass keys. ``tokenizer`` is that of the shards,
+    for a checkpoint that has another one.
 
     Writes ``evaluation.json`` ({metrics: {name: {value, low, high, n}}}), ``items.parquet``, ``samples.json``.
     """
     from components.evaluation.measure import Measurement
 
     measurement = Measurement(config, inputs, run)
-    measurement.bits_per_byte()
-    measurement.passkey()
+    if "shards" in inputs:
+        measurement.bits_per_byte()
+        measurement.passkey()
+    else:
+        run.info("no held-out text: bits per byte and pass keys are left out")
     if "conversations" in inputs:
         measurement.tasks()
+    if config.human_eval:
+        measurement.human_eval()
     metrics = measurement.items.metrics(run.seed)
     measurement.items.write(run.output)
     for name, content in (("evaluation", {"metrics": metrics}), ("samples", measurement.samples)):

@@ -34,7 +34,9 @@ class Measurement:
         self.items = Items()
         self.samples: list[dict[str, Any]] = []
         written_with = inputs["tokenizer"].path if "tokenizer" in inputs else None
-        self.documents = held_out_documents(inputs["shards"].path, self.folder, config, written_with)
+        self.documents = (
+            held_out_documents(inputs["shards"].path, self.folder, config, written_with) if "shards" in inputs else []
+        )
         self._by_chance: list[tuple[bool, bool]] = []
 
     def bits_per_byte(self) -> None:
@@ -92,19 +94,25 @@ class Measurement:
             self._reward(chosen, answers["sampled"])
         self._show(chosen, answers)
 
+    def human_eval(self) -> None:
+        """Metric ``human_eval``: pass@1 of greedy answers, an item a problem."""
+        from components.evaluation.human_eval import ask, human_eval_problems, passes
+
+        if not self.tokenizer.has_conversations:
+            return
+        problems = human_eval_problems(self.config.human_eval)
+        with self.run.progress(len(problems), "HumanEval", unit="problem") as bar:
+            answers = sample_answers(
+                self.model, self.tokenizer, [ask(problem) for problem in problems], temperature=0.0,
+                max_new_tokens=self.config.human_eval_tokens, seed=self.run.seed,
+            )  # fmt: skip
+            verdicts = passes(problems, [answer.text for (answer,) in answers], bar.advance)
+        for problem, passed in zip(problems, verdicts, strict=True):
+            self.items.add("human_eval", "python", problem.name, passed)
+
     def effects(self) -> list[dict[str, Any]]:
         """Against what needs no model: a code of equal lengths for all tokens, and answers given to other prompts."""
-        sizes = [document.bytes for document in self.documents]
-        bits = [row[3] for row in self.items.rows if row[0] == "bits_per_byte"]
-        uniform = [len(d.tokens) * math.log2(self.model.config.vocab_size) for d in self.documents]
-        gain = paired_difference(bits, uniform, weights=sizes, seed=self.run.seed)
-        value = sum(bits) / sum(sizes)
-        found = [
-            effect(
-                "bits per byte over a uniform code of the vocabulary", value, value - gain.value,
-                unit="bits/byte", better="lower", low=gain.low, high=gain.high,
-            )
-        ]  # fmt: skip
+        found = self._against_a_uniform_code() if self.documents else []
         if self._by_chance:
             own, others = ([float(pair[side]) for pair in self._by_chance] for side in (0, 1))
             gain = paired_difference(own, others, seed=self.run.seed)
@@ -115,6 +123,19 @@ class Measurement:
                 )
             )  # fmt: skip
         return found
+
+    def _against_a_uniform_code(self) -> list[dict[str, Any]]:
+        sizes = [document.bytes for document in self.documents]
+        bits = [row[3] for row in self.items.rows if row[0] == "bits_per_byte"]
+        uniform = [len(d.tokens) * math.log2(self.model.config.vocab_size) for d in self.documents]
+        gain = paired_difference(bits, uniform, weights=sizes, seed=self.run.seed)
+        value = sum(bits) / sum(sizes)
+        return [
+            effect(
+                "bits per byte over a uniform code of the vocabulary", value, value - gain.value,
+                unit="bits/byte", better="lower", low=gain.low, high=gain.high,
+            )
+        ]  # fmt: skip
 
     def _answer(self, chosen: list[Conversation], temperature: float, samples: int) -> list[list[Answer]]:
         """``samples`` answers to every prompt."""

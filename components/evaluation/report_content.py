@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.evaluation.before_after import before_after
 from components.evaluation.claims import claims
 from components.evaluation.items import read_items
 from components.evaluation.report_samples import document_samples
@@ -15,8 +16,8 @@ CHECKPOINTS = {
 }  # fmt: skip
 """Training stages in order, and the names their checkpoints go by."""
 EVALUATIONS = {
-    "ngram": "order-5 n-gram", "evaluate-base": "base", "evaluate-long": "long", "evaluate-sft": "sft",
-    "evaluate-dpo": "dpo", "evaluate-rl": "rl",
+    "ngram": "order-5 n-gram", "evaluate-start": "start", "evaluate-base": "base", "evaluate-long": "long",
+    "evaluate-sft": "sft", "evaluate-dpo": "dpo", "evaluate-rl": "rl",
 }  # fmt: skip
 FUNNEL = ("ingest", "clean", "deduplicate", "quality", "domains", "mixture", "decontaminate", "shards")
 HEADLINES = {
@@ -26,6 +27,7 @@ HEADLINES = {
     "format_greedy": ("format followed, greedy", "higher"),
     "format_sampled": ("format followed, sampled", "higher"),
     "stopped_greedy": ("answers that end by themselves", "higher"),
+    "human_eval": ("HumanEval problems solved, greedy", "higher"),
     "reward": ("reward of sampled answers", "higher"),
     "answer_tokens_sampled": ("length of sampled answers, tokens", ""),
 }
@@ -40,10 +42,12 @@ def collect(title: str, inputs: Mapping[str, Artifact], seed: int) -> dict[str, 
         if stage in inputs
     }
     items = {stage: read_items(inputs[stage].path) for stage in EVALUATIONS if stage in inputs}
+    compared = before_after(items, inputs, seed)
     return {
         "title": title,
         "claims": claims(items, inputs, seed),
         "facts": _facts(inputs),
+        **({"before_after": compared} if compared else {}),
         "metrics": list(_metric_rows(evaluations)),
         "evaluations": evaluations,
         "effects": [
@@ -71,12 +75,14 @@ def _facts(inputs: Mapping[str, Artifact]) -> list[dict[str, str]]:
             ("training tokens in shards", f"{shards['train']['tokens']:,}"),
             ("vocabulary", f"{shards['vocab_size']:,}"),
         ]
-    if "pretrain" in inputs:
+    if first := next((inputs[stage] for stage in ("pretrain", "start") if stage in inputs), None):
         from model.hf_config import config_from_hf
 
-        config = config_from_hf(_json(inputs["pretrain"].path / "config.json"))
+        config = config_from_hf(_json(first.path / "config.json"))
         size, inner = config.num_parameters(), config.num_non_embedding_parameters()
         found.insert(0, (f"parameters ({inner / 1e6:,.2f}M without embeddings)", f"{size / 1e6:,.2f}M"))
+    if "start" in inputs:
+        found.insert(0, ("started from", str(inputs["start"].summary.get("source", ""))))
     trained = [_optional(inputs, stage, "training.json") or {} for stage in CHECKPOINTS]
     if tokens := sum(int(t.get("tokens", 0)) for t in trained):
         found.append(("tokens trained on, all stages", f"{tokens:,}"))

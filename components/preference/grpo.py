@@ -112,7 +112,10 @@ class GRPOConfig(TrainingConfig):
 
 
 def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
-    """Reinforce the DPO policy; the effect is its held-out pass rate, sampled, paired by prompt."""
+    """Reinforce a policy; the effect is its held-out pass rate, sampled, paired by prompt.
+
+    Inputs ``policy``, ``conversations``, and where answers are scored by one ``reward``.
+    """
     from components.evaluation.statistics import paired_difference
     from components.preference.grpo_worker import Worker
     from components.preference.losses import clipped_policy_loss, reduce_tokens

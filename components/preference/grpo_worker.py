@@ -47,8 +47,9 @@ class Worker:
         self.config, self.run = config, run
         self.model = load_model(inputs["policy"].path, run.device)
         self.tokenizer = Tokenizer.load(inputs["policy"].path)
-        self.reward_model = load_reward_model(inputs["reward"].path, run.device)
-        self.weights = RewardWeights(config.correct_weight, config.format_weight, config.reward_model_weight)
+        self.reward_model = load_reward_model(inputs["reward"].path, run.device) if "reward" in inputs else None
+        learnt = config.reward_model_weight if self.reward_model else 0.0
+        self.weights = RewardWeights(config.correct_weight, config.format_weight, learnt)
         self.queries = read_conversations(inputs["conversations"], "rl")
         heldout = read_conversations(inputs["conversations"], "heldout")
         self.heldout = spread(heldout, config.evaluation_prompts)

@@ -40,7 +40,10 @@ class RewardConfig(TrainingConfig):
 
 
 def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summary:
-    """Train from the SFT checkpoint; the effect is held-out pair accuracy against the best length rule."""
+    """Train from the SFT checkpoint; the effect is held-out pair accuracy against the best length rule.
+
+    Inputs ``policy``, ``pairs``, ``conversations``, and where there is a second policy ``dpo``.
+    """
     import numpy as np
     import torch
 
@@ -119,7 +122,7 @@ def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summar
 
 
 def _fresh_pairs(config: RewardConfig, inputs: Inputs, run: Run, tokenizer: Any) -> "list[Pair]":
-    """Verifier-labelled pairs of both policies' answers at every temperature; resumes by policy and temperature."""
+    """Verifier-labelled pairs of the policies' answers at every temperature; resumes by policy and temperature."""
     import json
     from dataclasses import asdict
 
@@ -131,7 +134,7 @@ def _fresh_pairs(config: RewardConfig, inputs: Inputs, run: Run, tokenizer: Any)
 
     conversations = spread(read_conversations(inputs["conversations"], "preference"), config.prompts)
     answers: list[list[Judged]] = [[] for _ in conversations]
-    rounds = [(policy, t) for policy in ("policy", "dpo") for t in config.temperatures]
+    rounds = [(policy, t) for policy in ("policy", "dpo") if policy in inputs for t in config.temperatures]
     with run.progress(len(rounds), "reward: sampling", unit="round") as bar:
         for index, (policy, temperature) in enumerate(rounds):
             saved = run.state / f"answers-{index}.json"

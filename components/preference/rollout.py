@@ -35,7 +35,7 @@ class Rewards:
 
 def reward_answers(
     conversations: list[Conversation], answers: list[list[Answer]], weights: RewardWeights,
-    reward_model: tuple[RewardModel, Tokenizer],
+    reward_model: tuple[RewardModel, Tokenizer] | None,
 ) -> Rewards:  # fmt: skip
     """weights.correct * verified + weights.format * well-formed + weights.model * sigmoid(normalised score)."""
     verdicts = verdicts_of(conversations, answers)
@@ -47,9 +47,11 @@ def reward_answers(
 
 
 def score_answers(
-    conversations: list[Conversation], answers: list[list[Answer]], reward_model: tuple[RewardModel, Tokenizer]
-) -> np.ndarray:
+    conversations: list[Conversation], answers: list[list[Answer]],
+    reward_model: tuple[RewardModel, Tokenizer] | None,
+) -> np.ndarray:  # fmt: skip
     """(queries, group) float64: the reward model's normalised scores."""
+    assert reward_model is not None, "without one its weight is 0"
     whole = [
         [*c.prompt, {"role": "assistant", "content": a.text}]
         for c, group in zip(conversations, answers, strict=True)

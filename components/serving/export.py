@@ -49,11 +49,11 @@ class Agreement:
 
 
 def export_checkpoints(config: ExportConfig, inputs: Inputs, run: Run) -> Summary:
-    """Write ``<alias>/`` for base, long, sft, dpo and rl, and verify each with ``transformers``."""
+    """Write ``<alias>/`` for those of base, long, sft, dpo and rl that there are; verify each with ``transformers``."""
     effects: list[dict[str, Any]] = []
     models: dict[str, Any] = {}
-    with run.progress(len(ALIASES), "export", unit="checkpoint") as progress:
-        for alias in ALIASES:
+    with run.progress(len(inputs), "export", unit="checkpoint") as progress:
+        for alias in (alias for alias in ALIASES if alias in inputs):
             folder = run.output / alias
             facts = _export(inputs[alias].path, folder, alias, config)
             agreement = verify(folder, config, seed=run.seed)

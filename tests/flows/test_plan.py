@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from smollm2 import smollm2_file
 
 from components.training.memory import training_memory
 from flows.plan import make_plan, print_plan
@@ -52,6 +53,8 @@ def test_mixtures_of_experts_have_their_anchors_size(name, total, active):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_is_accepted(path, capsys):
+    if path.stem.startswith("smollm2"):
+        smollm2_file()  # whose shape is planned with; skips without a network
     plan = make_plan(path)
     print_plan(plan)
     assert "memory a rank" in capsys.readouterr().out

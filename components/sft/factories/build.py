@@ -12,7 +12,7 @@ from itertools import islice
 
 from pydantic import Field
 
-from components.sft.conversation_store import Conversation, write_conversations
+from components.sft.conversation_store import Conversation, read_conversations, write_conversations
 from components.sft.factories.factory import Candidate, Factory, Verdict
 from components.stage import Inputs, Progress, Run, StageConfig, StageError, Summary, effect
 
@@ -37,15 +37,20 @@ class FactoriesConfig(StageConfig):
 
 
 def make_factories(config: FactoriesConfig, inputs: Inputs, run: Run) -> Summary:
-    """Run every factory until it has its records; the effect is correctness after the checks and before them."""
+    """Run every factory until it has its records; the effect is correctness after the checks and before them.
+
+    With the input ``conversations`` no record comes as close to one of its held-out prompts as the contamination rule
+    forbids.
+    """
     if unknown := sorted(set(config.records) - set(FACTORIES)):
         raise StageError(f"factories.records: no factory {unknown[0]!r}; there are {', '.join(FACTORIES)}")
+    heldout = _heldout_words(inputs)
     conversations: list[Conversation] = []
     tallies: dict[str, Summary] = {}
     rejected: list[dict[str, object]] = []
     with run.progress(sum(config.records.values()), "factories", unit="record") as bar:
         for name in (name for name in FACTORIES if config.records.get(name)):
-            kept, tally = _run_factory(load(name), config, run.seed, rejected, bar)
+            kept, tally = _run_factory(load(name), config, run.seed, rejected, bar, heldout)
             conversations += kept
             tallies[name] = tally
             run.metrics({f"{name}/acceptance": tally["acceptance"]})
@@ -68,8 +73,9 @@ def load(name: str) -> Factory:
 
 
 def _run_factory(
-    factory: Factory, config: FactoriesConfig, seed: int, rejected: list[dict[str, object]], bar: Progress
-) -> tuple[list[Conversation], Summary]:
+    factory: Factory, config: FactoriesConfig, seed: int, rejected: list[dict[str, object]], bar: Progress,
+    heldout: list[list[str]],
+) -> tuple[list[Conversation], Summary]:  # fmt: skip
     wanted = config.records[factory.name]
     candidates = factory.write(random.Random(f"{seed}-factory-{factory.name}"), config.planted_share)
     reasons: Counter[str] = Counter()
@@ -90,6 +96,9 @@ def _run_factory(
                     f"{candidate.response[:200]!r}"
                 )
             accepted += 1
+            if _contaminated(candidate, heldout):
+                reasons["contaminated"] += 1
+                continue
             key = json.dumps(candidate.messages, sort_keys=True)
             duplicates += key in kept
             if key not in kept and len(kept) < wanted:
@@ -103,6 +112,23 @@ def _run_factory(
         "records": len(kept), "candidates": drawn, "acceptance": accepted / drawn, "planted": planted,
         "planted_rejected": planted, "duplicates": duplicates, "reasons": dict(sorted(reasons.items())),
     }  # fmt: skip
+
+
+def _heldout_words(inputs: Inputs) -> list[list[str]]:
+    """What the held-out prompts ask, in words."""
+    from components.data.words import comparable_words
+
+    if "conversations" not in inputs:
+        return []
+    return [comparable_words(c.meta["content"]) for c in read_conversations(inputs["conversations"], "heldout")]
+
+
+def _contaminated(candidate: Candidate, heldout: list[list[str]]) -> bool:
+    from components.data.contamination import contaminates
+    from components.data.words import comparable_words
+
+    words = comparable_words(candidate.messages[-1]["content"]) if heldout else []
+    return any(contaminates(words, other) for other in heldout)
 
 
 def _record(factory: Factory, candidate: Candidate, verdict: Verdict, index: int) -> Conversation:

@@ -238,6 +238,14 @@ def test_queries_may_be_shuffled(grpo_inputs, tmp_path):
     assert "query_order" not in GRPO.model_dump(), "cache keys stay what they were"
 
 
+def test_grpo_needs_no_reward_model(grpo_inputs, tmp_path):
+    run = make_run(tmp_path)
+    inputs = {name: artifact for name, artifact in grpo_inputs.items() if name != "reward"}
+    train_grpo(GRPO.model_copy(update={"reward_model_weight": 0.0, "steps": 2}), inputs, run)
+    rows = pq.read_table(run.output / "rollouts.parquet").to_pylist()
+    assert all(row["reward"] == pytest.approx(row["correct"] + 0.1 * row["format"]) for row in rows)
+
+
 def test_filtered_overlong_answers_teach_nothing(grpo_inputs, tmp_path):
     run = make_run(tmp_path)
     train_grpo(GRPO.model_copy(update={"overlong": "filter", "max_new_tokens": 4}), grpo_inputs, run)

@@ -1,13 +1,16 @@
 """Stage sft at a tiny size: it learns, it leaves a whole checkpoint, and a killed run ends the same."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from post_training import save_conversations, save_tiny
 from support import make_artifact, make_run
 
+from components.sft.conversation_store import read_conversations, write_conversations
 from components.sft.fine_tune import SFTConfig, fine_tune
+from components.stage import StageError
 from model.checkpoint import load_model
 
 CONFIG = SFTConfig(
@@ -39,6 +42,21 @@ def test_held_out_loss_falls_and_the_checkpoint_is_whole(finished):
     assert record["steps"] == record["history"][-1]["step"] == summary["steps"]
     assert record["history"][-1]["loss"] < record["history"][0]["loss"]
     load_model(output)
+
+
+def test_factory_records_are_learnt_beside_the_tasks(inputs, finished, tmp_path):
+    extra = [replace(c, id=f"more-{c.id}") for c in read_conversations(inputs["conversations"], "sft")[:20]]
+    (tmp_path / "factories").mkdir()
+    write_conversations(tmp_path / "factories", extra)
+    more = inputs | {"factories": make_artifact("conversations", tmp_path / "factories")}
+    summary = fine_tune(CONFIG.model_copy(update={"epochs": 1}), more, make_run(tmp_path / "run"))
+    held_out_more = finished[0]["examples"] + len(extra) - summary["examples"]
+    assert 0 <= held_out_more <= 1, "one in twenty is kept for the loss"
+
+
+def test_a_conversation_that_no_window_holds_is_named(inputs, tmp_path):
+    with pytest.raises(StageError, match=r"sft\.sequence_length: 16 tokens do not hold the longest of"):
+        fine_tune(CONFIG.model_copy(update={"sequence_length": 16}), inputs, make_run(tmp_path))
 
 
 class Killed(Exception):

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from components.sandbox.isolation import available_isolation
-from components.sft.conversation_store import read_conversations
+from components.sft.conversation_store import Conversation, read_conversations, write_conversations
 from components.sft.factories import build, coding, instructions, logic, mathematics, structured, system_prompts
 from components.sft.factories.build import FACTORIES, FactoriesConfig, load, make_factories
 from components.sft.factories.factory import Candidate, Factory, accept
 from components.stage import StageError
-from tests.support import make_run
+from tests.support import make_artifact, make_run
 
 NEEDS_SANDBOX = {"coding", "instructions"}
 SIZES = {"coding": 24, "instructions": 60}
@@ -127,3 +127,19 @@ def test_a_check_that_accepts_what_is_planted_fails_the_stage(tmp_path: Path, mo
 def test_an_unknown_factory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="no factory 'poetry'; there are long_generation"):
         make_factories(FactoriesConfig(records={"poetry": 1}), {}, make_run(tmp_path))
+
+
+def test_no_record_comes_close_to_a_held_out_prompt(tmp_path: Path) -> None:
+    config = FactoriesConfig(records={"logic": 20})
+    free = make_run(tmp_path / "free")
+    make_factories(config, {}, free)
+    taken = read_conversations(free.output)[4]
+    heldout = Conversation("heldout-x-0", "heldout", "x", taken.prompt, "", {"content": taken.prompt[-1]["content"]})
+    (tmp_path / "conversations").mkdir()
+    write_conversations(tmp_path / "conversations", [heldout])
+    run = make_run(tmp_path / "clean")
+    summary = make_factories(config, {"conversations": make_artifact("conversations", tmp_path / "conversations")}, run)
+    kept = [c.prompt for c in read_conversations(run.output)]
+    assert taken.prompt not in kept
+    assert len(kept) == 20
+    assert summary["factories"]["logic"]["reasons"]["contaminated"] >= 1
