@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from post_training import FEW, save_tiny
 from pretraining import MODEL, tiny_inputs
 from support import PlainArtifact, PlainRun, make_artifact, make_run
@@ -127,6 +128,26 @@ def test_extrapolation_claim(rule, shards, base, tmp_path: Path):
     same = np.isclose(short.treated, short.baseline, rtol=1e-4)
     assert changed > 0
     assert same.any() == (rule is not long_context.yarn)
+
+
+def test_sparse_claim_reads_the_answer_with_the_prompt(shards, tmp_path: Path):
+    longer = MODEL.model_copy(update={"initializer_range": 0.3, "max_position_embeddings": 128})
+    folder = tmp_path / "longer"
+    save_model(folder, Transformer(longer).init_weights(0), Tokenizer.load(shards["tokenizer"].path))
+    config = long_context.SparseConfig(keys=2, short_tokens=300, long_tokens=600)
+    bench = PlainBench({**shards, "extend": make_artifact("checkpoint", folder)}, make_run(tmp_path))
+    found = long_context.sparse(config, bench)
+    assert {name: len(scores.treated) for name, scores in found.items()} == {
+        long_context.KEYS: 2, long_context.LOCAL: 2, long_context.PAIRS: 2,
+    }  # fmt: skip
+    assert 0 < found[long_context.PAIRS].treated[0] < 1
+    # A key counts when every digit was the likeliest one in a single reading of prompt and answer.
+    reading = long_context.Reading(config, bench)
+    model = reading.model
+    outcomes = reading.keys_in_prefill(model, 128)
+    with torch.no_grad():
+        model.output_weight.zero_()  # every token is as likely as any other: the first one is taken
+    assert outcomes == reading.keys_in_prefill(model, 128) == [False, False]
 
 
 @pytest.fixture(scope="module")
