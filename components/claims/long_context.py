@@ -158,7 +158,7 @@ def _extrapolates(id: str, name: str, rule: Any, start: str = "pretrain", keys: 
     return Claim(
         id, "long context", f"{name[0].upper()}{name[1:]} gives four times the trained length without training, "
         "and leaves short inputs as they were", "3.3",
-        f"the {which[start]} with {name} against the same weights without: pass keys at four times the trained length "
+        f"the {which[start]} read so against the same weights without: pass keys at four times the trained length "
         "(the seed draws keys and text), pass keys and held-out texts of at most the trained length",
         (start, "shards"), LongConfig(start=start, keys=keys), extrapolation(rule), UNCHANGED,
     )  # fmt: skip
@@ -269,7 +269,7 @@ CLAIMS = (
         baseline=EXTEND.model_copy(update={"rope_theta": 10_000.0}),
     ),
     _extrapolates("yarn", "YaRN", yarn, start="extend", keys=32),
-    _extrapolates("yarn-small-base", "YaRN", yarn),
+    _extrapolates("yarn-small-base", "YaRN on a model of base 10,000", yarn),
     _extrapolates("dual-chunk", "dual chunk attention", dual_chunk),
     _extrapolates("dual-chunk-yarn", "dual chunk attention with YaRN's temperature", both),
     _extends(
