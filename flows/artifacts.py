@@ -1,5 +1,6 @@
 """``qwenforge artifacts``: what the store holds, whether it is intact, and what nobody needs any more."""
 
+import getpass
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from flows.errors import UsageError
 from flows.plan import gib
 from flows.terminal import Display, quantity, stdout, table
 from infra.catalog import Catalog
+from infra.catalog.access import Access
 from infra.errors import CorruptArtifact
 from infra.settings import load_settings
 from infra.store import ArtifactStore, open_store
@@ -118,6 +120,10 @@ def collect_garbage(*, dry_run: bool) -> None:
     keep = needed(store, catalog)
     sizes = {manifest.digest: manifest.size for manifest in store.list()}
     removed = [digest for digest in sizes if digest not in keep] if dry_run else store.gc(keep)
+    if removed and not dry_run:
+        access = Access(settings.catalog_url)
+        for digest in removed:
+            access.note(getpass.getuser(), "delete artifact", digest)
     freed = sum(sizes.get(digest, 0) for digest in removed)
     print(f"{'would delete' if dry_run else 'deleted'} {len(removed)} artifacts, {gib(freed)}; {len(keep)} are kept")
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.people_cli import reviews_app, users_app
+
 app = typer.Typer(
     help="One recipe file through every stage of the Qwen2.5 technical report.",
     no_args_is_help=True,
@@ -29,6 +31,8 @@ stack_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(stack_app, name="stack")
+app.add_typer(reviews_app, name="reviews")
+app.add_typer(users_app, name="users")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file, such as recipes/pocket.toml.", show_default=False)]
 SetOption = Annotated[

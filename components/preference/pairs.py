@@ -4,13 +4,21 @@ The policy resamples answers to new queries; those that pass the verifier are ch
 automated second review removes what the verifier alone would let through.
 """
 
+import hashlib
 import json
+import operator
+import shutil
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.stage import Inputs, Run, StageConfig, StageError, Summary, effect
+
+if TYPE_CHECKING:
+    from components.preference.pair_store import Pair
 
 
 class PairsConfig(StageConfig):
@@ -24,6 +32,25 @@ class PairsConfig(StageConfig):
     balance_ratio: float = Field(2.0, ge=1, description="most pairs of a family / those of the median family")
     heldout_share: float = Field(0.1, gt=0, lt=1, description="share of prompts whose pairs are never trained on")
     longest_chosen: int = Field(400, ge=1, description="characters; the second review drops longer chosen answers")
+    # Off, neither is part of the dump, and cache keys stay what they were.
+    reviews: str = Field(
+        "",
+        description="file of human verdicts (qwenforge reviews export), which override the automated ones",
+        exclude_if=operator.not_,
+    )
+    reviews_sha256: str = Field(
+        "", description="filled in from the file, so that its content is in the digest", exclude_if=operator.not_
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_reviews(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("reviews"):
+            return values
+        path = Path(str(values["reviews"])).expanduser()
+        if not path.is_file():
+            raise ValueError(f"reviews: no file {path}; write it with qwenforge reviews export {path}")
+        return {**values, "reviews_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def make_pairs(config: PairsConfig, inputs: Inputs, run: Run) -> Summary:
@@ -74,6 +101,9 @@ def make_pairs(config: PairsConfig, inputs: Inputs, run: Run) -> Summary:
     pairs = balance(
         [pair for pair, reason in zip(proposed, reasons, strict=True) if reason is None], config.balance_ratio
     )
+    human: dict[str, int] = {}
+    if config.reviews:
+        pairs, human = _as_people_see_them(pairs, config, run)
     splits = Counter(pair.split for pair in pairs)
     if not splits["train"] or not splits["heldout"]:
         raise StageError(
@@ -83,7 +113,9 @@ def make_pairs(config: PairsConfig, inputs: Inputs, run: Run) -> Summary:
     write_pairs(run.output, pairs)
     verdicts = [answer for answers in judged for answer in answers]
     pass_rate = sum(a.correct for a in verdicts) / len(verdicts)
-    verified = sum(verify((p.task, by_id[p.id.rsplit("-", 1)[0]].answer), p.chosen).correct for p in pairs) / len(pairs)
+    automated = [pair for pair in pairs if pair.source != "human"] or pairs  # people may decide against a verifier
+    known = [(p, by_id[p.id.rsplit("-", 1)[0]]) for p in automated if p.id.rsplit("-", 1)[0] in by_id]
+    verified = sum(verify((p.task, c.answer), p.chosen).correct for p, c in known) / max(1, len(known))
     return {
         "prompts": len(conversations),
         "answers": len(verdicts),
@@ -95,7 +127,23 @@ def make_pairs(config: PairsConfig, inputs: Inputs, run: Run) -> Summary:
         "pairs_by_task": dict(sorted(Counter(pair.task for pair in pairs).items())),
         "chosen_characters": sum(len(p.chosen) for p in pairs) / len(pairs),
         "rejected_characters": sum(len(p.rejected) for p in pairs) / len(pairs),
+        **({"human": human} if config.reviews else {}),
         "effects": [
             effect("verified chosen answers", verified, pass_rate, note="against all answers of the policy"),
         ],
     }  # fmt: skip
+
+
+def _as_people_see_them(pairs: "list[Pair]", config: PairsConfig, run: Run) -> "tuple[list[Pair], dict[str, int]]":
+    """Human verdicts over these pairs, and beside them the pairs that people decided in earlier runs.
+
+    The verdicts travel with the artifact: the reward model's fresh pairs are held to them too.
+    """
+    from components.preference.reviews import FILE, override, read_reviews, unseen
+
+    path = Path(config.reviews).expanduser()
+    verdicts = read_reviews(path)
+    shutil.copyfile(path, run.output / FILE)
+    added = unseen(pairs, verdicts)
+    kept, changes = override(pairs, verdicts)
+    return kept + added, {"verdicts": len(verdicts), **dict(sorted(changes.items())), "added": len(added)}

@@ -50,6 +50,8 @@ def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summar
     from components.evaluation.statistics import paired_difference
     from components.preference.losses import bradley_terry_loss
     from components.preference.pair_store import read_pairs
+    from components.preference.reviews import FILE as REVIEWS
+    from components.preference.reviews import override, read_reviews
     from components.preference.reward_scoring import RewardModel, save_reward_model
     from components.sft.sequences import pack
     from components.training.loop import train
@@ -58,6 +60,8 @@ def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summar
 
     tokenizer = Tokenizer.load(inputs["policy"].path)
     fresh = _fresh_pairs(config, inputs, run, tokenizer)
+    if (verdicts := inputs["pairs"].path / REVIEWS).exists():
+        fresh, _ = override(fresh, read_reviews(verdicts))
     pairs = read_pairs(inputs["pairs"]) + fresh
     training = [pair for pair in pairs if pair.split == "train"]
     heldout = [pair for pair in pairs if pair.split == "heldout"]

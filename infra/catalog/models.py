@@ -99,6 +99,9 @@ class Stage(Base):
     error: Mapped[str | None] = mapped_column(Text)
     mlflow_run_id: Mapped[str | None] = mapped_column(String(64))
     metrics: Mapped[dict[str, Any]]
+    doing: Mapped[str | None] = mapped_column(String(64), comment="what its progress bar shows")
+    progress: Mapped[float | None] = mapped_column(Double, comment="share of it that is done")
+    seconds_left: Mapped[float | None] = mapped_column(Double, comment="of it, at the rate so far")
 
 
 class Artifact(Base):
@@ -138,4 +141,74 @@ class Alias(Base):
     moved_at: Mapped[datetime]
 
 
-__all__ = ["Alias", "Artifact", "Base", "Edge", "Run", "RunState", "Stage", "StageState", "UTCDateTime"]
+class ReviewItem(Base):
+    """A preference pair in the human review queue. Which answer is ``a`` says nothing of which one was chosen."""
+
+    __tablename__ = "review_items"
+    __table_args__ = (CheckConstraint("automated IN ('a', 'b')", name="automated"),)
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    pair_id: Mapped[str] = mapped_column(String(200))
+    task: Mapped[str] = mapped_column(String(64))
+    split: Mapped[str] = mapped_column(String(16))
+    messages: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+    answer_a: Mapped[str] = mapped_column(Text)
+    answer_b: Mapped[str] = mapped_column(Text)
+    automated: Mapped[str] = mapped_column(String(1), comment="the answer that the pipeline has chosen")
+    score_a: Mapped[float] = mapped_column(Double)
+    score_b: Mapped[float] = mapped_column(Double)
+    source: Mapped[str] = mapped_column(String(64), comment="digest of the preferences artifact")
+    queued_at: Mapped[datetime]
+
+
+class Review(Base):
+    """One labeller's verdict on one pair."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        UniqueConstraint("key", "labeller"),
+        CheckConstraint("verdict IN ('a', 'b', 'tie', 'bad')", name="verdict"),
+        Index("ix_reviews_labeller", "labeller"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(ForeignKey("review_items.key", ondelete="CASCADE"))
+    labeller: Mapped[str] = mapped_column(String(64))
+    verdict: Mapped[str] = mapped_column(String(8))
+    criteria: Mapped[dict[str, Any]]
+    swapped: Mapped[bool] = mapped_column(comment="answer b was shown first")
+    seconds: Mapped[float] = mapped_column(Double)
+    created_at: Mapped[datetime]
+
+
+class User(Base):
+    """A person who may log in to the dashboard."""
+
+    __tablename__ = "users"
+    __table_args__ = (CheckConstraint("role IN ('viewer', 'labeller', 'operator')", name="role"),)
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime]
+
+
+class AuditEntry(Base):
+    """Who did what to what, when, and from what state to what state."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_subject", "subject"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    who: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(200))
+    before: Mapped[str | None] = mapped_column(String(200))
+    after: Mapped[str | None] = mapped_column(String(200))
+
+
+__all__ = [
+    "Alias", "Artifact", "AuditEntry", "Base", "Edge", "Review", "ReviewItem", "Run", "RunState", "Stage",
+    "StageState", "UTCDateTime", "User",
+]  # fmt: skip

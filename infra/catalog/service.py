@@ -1,22 +1,21 @@
 """``Catalog``: the one way to write and read the catalog. Every call is one transaction of its own."""
 
+import getpass
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from infra.catalog.engine import open_engine, patiently
-from infra.catalog.migrations import REVISIONS, revision, upgrade
-from infra.catalog.models import Alias, Artifact, Edge, Run, RunState, Stage, StageState
+from infra.catalog.database import Database
+from infra.catalog.models import Alias, Artifact, AuditEntry, Edge, Run, RunState, Stage, StageState
 from infra.errors import InfraError
 from infra.manifest import Manifest, now
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,12 @@ class Lineage:
     edges: list[Edge]
 
 
-class Catalog:
+class Catalog(Database):
     """Runs, stages, artifacts, lineage and promotions. Safe to use from several threads and processes."""
 
     def __init__(self, url: str, *, patience: float = 60.0) -> None:
-        """Open and migrate. ``patience``: seconds that a running job waits for a database that went away."""
-        self._engine = open_engine(url)
-        self._patience = patience
+        super().__init__(url, patience=patience)
         self._own_runs: set[str] = set()
-        # A wrong address should show soon, so opening waits for less.
-        patiently(self._migrate, self._engine.url, min(patience, 10.0))
-
-    def close(self) -> None:
-        self._engine.dispose()
 
     # Runs
 
@@ -116,6 +108,7 @@ class Catalog:
                 row = Stage(run_id=run_id, stage=stage, attempts=0, metrics={})
                 session.add(row)
             row.state, row.error, row.ended_at, row.seconds = "running", None, None, None
+            row.doing = row.progress = row.seconds_left = None
             row.cache_key, row.mlflow_run_id = cache_key, mlflow_run_id
             row.started_at, row.attempts = now(), row.attempts + 1
             session.flush()
@@ -139,6 +132,16 @@ class Catalog:
             row.seconds = elapsed if seconds is None else seconds
 
         self._write(work)
+
+    def note_progress(self, stage_id: int, doing: str, share: float, seconds_left: float | None) -> bool:
+        """How far a running stage is, for people to see. One try, for a job must not wait; whether it went well."""
+        values = {"doing": doing[:64], "progress": share, "seconds_left": seconds_left}
+        try:
+            with self._engine.connect().execution_options(write=True) as connection, connection.begin():
+                connection.execute(update(Stage).where(Stage.id == stage_id).values(**values))
+        except SQLAlchemyError:
+            return False
+        return True
 
     def stages_of(self, run_id: str) -> Sequence[Stage]:
         """A run's stages in the order they were entered."""
@@ -198,15 +201,31 @@ class Catalog:
 
     # Promotions
 
-    def set_alias(self, alias: str, digest: str, run_id: str | None = None) -> None:
-        """From now on ``alias`` means ``digest``; nothing happens when it does already."""
+    def set_alias(
+        self, alias: str, digest: str, run_id: str | None = None, *, who: str = "", action: str = "promote",
+        expected: str | None = None,
+    ) -> bool:  # fmt: skip
+        """From now on ``alias`` means ``digest``; False when it does already. The same transaction writes the audit.
 
-        def work(session: Session) -> None:
+        ``who`` defaults to the run, or to the system's user. With ``expected`` the alias moves only if that is what it
+        means now: nobody overwrites a promotion that he has not seen.
+        """
+        who = who or (f"run {run_id}" if run_id else getpass.getuser())
+
+        def work(session: Session) -> bool:
             latest = session.scalars(select(Alias).where(Alias.alias == alias).order_by(Alias.id.desc())).first()
-            if latest is None or latest.digest != digest:
-                session.add(Alias(alias=alias, digest=digest, run_id=run_id, moved_at=now()))
+            before = latest.digest if latest else None
+            if expected is not None and before != expected:
+                raise InfraError(
+                    f"alias {alias} was moved to {str(before)[:12]} meanwhile; look again before you promote"
+                )
+            if before == digest:
+                return False
+            session.add(Alias(alias=alias, digest=digest, run_id=run_id, moved_at=now()))
+            session.add(AuditEntry(at=now(), who=who, action=action, subject=alias, before=before, after=digest))
+            return True
 
-        self._write(work)
+        return self._write(work)
 
     def resolve_alias(self, alias: str) -> str | None:
         """The digest that ``alias`` means now."""
@@ -222,36 +241,6 @@ class Catalog:
         """Every promotion of an alias, newest first."""
         query = select(Alias).where(Alias.alias == alias).order_by(Alias.id.desc())
         return self._read(lambda session: session.scalars(query).all())
-
-    # Transactions
-
-    def _write(self, work: Callable[[Session], T]) -> T:
-        return self._transaction(work, write=True)
-
-    def _read(self, work: Callable[[Session], T]) -> T:
-        return self._transaction(work, write=False)
-
-    def _transaction(self, work: Callable[[Session], T], *, write: bool) -> T:
-        def attempt() -> T:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                session.connection(execution_options={"write": write})
-                return work(session)
-
-        return patiently(attempt, self._engine.url, self._patience)
-
-    def _migrate(self) -> None:
-        with self._engine.connect() as connection:
-            if revision(connection) == REVISIONS[-1]:
-                return  # the common case takes no lock
-        with self._engine.connect().execution_options(write=True) as connection, connection.begin():
-            upgrade(connection)
-
-    @staticmethod
-    def _one(session: Session, model: type[T], key: Any, name: str) -> T:
-        row = session.get(model, key)
-        if row is None:
-            raise InfraError(f"no {name} {key!r} in the catalog; was it recorded in another database?")
-        return row
 
     @staticmethod
     def _close_stages(session: Session, run_id: str, state: StageState) -> None:

@@ -200,7 +200,10 @@ def test_processes_that_open_and_write_at_once(url):
 
 def test_tables_are_there_after_upgrade(catalog):
     tables = set(inspect(catalog._engine).get_table_names())
-    assert tables == {"runs", "stages", "artifacts", "artifact_edges", "aliases", "alembic_version"}
+    assert tables == {
+        "runs", "stages", "artifacts", "artifact_edges", "aliases", "review_items", "reviews", "users", "audit",
+        "alembic_version",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
