@@ -5,8 +5,8 @@ Every page shows the run that is chosen in the side bar; run and page stand in t
 
 import streamlit as st
 
-from dashboard import reading
-from dashboard.pages import checkpoints, data, evaluation, overview, playground, preferences, scaling, system, training
+from dashboard import access, reading
+from dashboard.views import checkpoints, data, evaluation, overview, playground, preferences, scaling, system, training
 
 PAGES = {
     "overview": (overview, "Overview", ":material/account_tree:"),
@@ -23,12 +23,17 @@ PAGES = {
 
 def main() -> None:
     st.set_page_config(page_title="qwenforge", page_icon=":material/precision_manufacturing:", layout="wide")
-    run_id = choose_run()
+    entered = access.enter()
+    run_id = choose_run() if entered else None
+    # Whoever has to log in first is asked at the address that he came to, and stays there.
     pages = [
-        st.Page(page_of(name, run_id), title=title, icon=icon, url_path=name, default=name == "overview")
+        st.Page(
+            page_of(name, run_id) if entered else access.ask, title=title, icon=icon, url_path=name,
+            default=name == "overview",
+        )
         for name, (_, title, icon) in PAGES.items()
-    ]
-    st.navigation(pages).run()
+    ]  # fmt: skip
+    st.navigation(pages, position="sidebar" if entered else "hidden").run()
 
 
 def choose_run() -> str | None:

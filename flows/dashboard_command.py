@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flows.errors import UsageError
-from infra.settings import load_settings
+from infra.settings import Settings, load_settings
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 
@@ -15,15 +15,33 @@ def dashboard_command(address: str, port: int) -> int:
     """Serve until Ctrl-C; the exit code of the server."""
     if find_spec("streamlit") is None:
         raise UsageError("the dashboard needs its extra: make dashboard, or pip install -e '.[dashboard]'")
-    home = load_settings().home
+    settings = load_settings()
+    prepare_login(address, settings)
+    home = settings.home
     print(f"dashboard of {home} at http://{address}:{port} (Ctrl-C ends it)", flush=True)
     options = {
         "server.address": address, "server.port": port, "server.headless": "true", "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false", "client.toolbarMode": "minimal", "theme.primaryColor": "#2f6fde",
     }  # fmt: skip
-    command = [sys.executable, "-m", "streamlit", "run", str(APP)]
+    command = [sys.executable, "-m", "dashboard.serve", "run", str(APP)]
     command += [f"--{name}={value}" for name, value in options.items()]
     try:
         return subprocess.run(command, check=False).returncode
     except KeyboardInterrupt:
         return 0
+
+
+def prepare_login(address: str, settings: Settings) -> None:
+    """Make the user that the environment asks for; beyond loopback nobody could log in without any."""
+    from infra.catalog.access import Access
+
+    access, password = Access(settings.catalog_url), settings.dashboard_password.get_secret_value()
+    if password and not access.log_in("operator", password):
+        access.set_user("operator", "operator", password, who="QWENFORGE_DASHBOARD_PASSWORD")
+    exposed = address not in ("127.0.0.1", "localhost", "::1")
+    if (exposed or settings.dashboard_login) and not access.has_users():
+        raise UsageError(
+            "the dashboard asks for a login here, and there is no user yet: qwenforge users set NAME --role operator, "
+            "or set QWENFORGE_DASHBOARD_PASSWORD"
+        )
+    access.close()

@@ -22,8 +22,8 @@ MODEL_NAME = "qwenforge"  # in MLflow's model registry
 class StageRecord:
     """One attempt at a stage."""
 
-    def __init__(self, tracked: TrackedRun) -> None:
-        self._tracked = tracked
+    def __init__(self, tracked: TrackedRun, catalog: Catalog, row: int) -> None:
+        self._tracked, self._catalog, self._row = tracked, catalog, row
         self.last: dict[str, float] = {}
         self.digest: str | None = None
         self.seconds: float | None = None
@@ -32,6 +32,10 @@ class StageRecord:
         """Measured values: every point goes to MLflow, the last of each to the catalog."""
         self.last.update({name: float(value) for name, value in values.items()})
         self._tracked.log_metrics(values, step)
+
+    def progress(self, doing: str, share: float, seconds_left: float | None) -> bool:
+        """How far it is, in the catalog; whether that could be written."""
+        return self._catalog.note_progress(self._row, doing, share, seconds_left)
 
     def finish(self, digest: str, seconds: float) -> None:
         """The stage has made the artifact ``digest``."""
@@ -85,7 +89,7 @@ class Records:
         for name, digest in inputs.items():
             tracked.log_dataset(name, digest, self.store.uri(digest), context=name)
         row = self.catalog.start_stage(self.run_id, stage.id, cache_key=key, mlflow_run_id=tracked.run_id)
-        record = StageRecord(tracked)
+        record = StageRecord(tracked, self.catalog, row)
         try:
             yield record
         except BaseException as error:

@@ -2,8 +2,9 @@
 
 import fcntl
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from infra.errors import InfraError
 from infra.hardware import measure_matmul_ceiling, resolve_device
 
 MetricSink = Callable[[Mapping[str, float], int | None], None]
+ProgressSink = Callable[[str, float, float | None], bool]
+"""Takes what is being done, the share that is done and the seconds left; says whether it could write that down."""
 
 
 @dataclass
@@ -27,6 +30,7 @@ class StageRun:
     display: Display
     record: MetricSink
     layout: Layout = field(default_factory=Layout)
+    report: ProgressSink | None = None
 
     @cached_property
     def device(self) -> str:
@@ -43,10 +47,33 @@ class StageRun:
     def info(self, message: str) -> None:
         self.display.line(message)
 
+    @contextmanager
     def progress(
         self, total: int, description: str, *, unit: str = "it", start: int = 0
-    ) -> AbstractContextManager[Bar]:
-        return self.display.progress(total, description, unit=unit, start=start)
+    ) -> "Iterator[Bar | _ReportedBar]":
+        with self.display.progress(total, description, unit=unit, start=start) as bar:
+            yield _ReportedBar(bar, self.report, description, total, start) if self.report else bar
+
+
+class _ReportedBar:
+    """A bar of the terminal that is also written down now and then, for those who look from elsewhere."""
+
+    EVERY = 2.0  # seconds
+    PAUSE = 30.0  # seconds, after a try that failed: whoever writes it down may be waiting for a database
+
+    def __init__(self, bar: Bar, report: ProgressSink, description: str, total: int, start: int) -> None:
+        self._bar, self._report, self._description, self._total = bar, report, description, total
+        self._start, self._done, self._began = start, start, time.monotonic()
+        self._next = 0.0
+
+    def advance(self, amount: int = 1, **fields: float | str) -> None:
+        self._bar.advance(amount, **fields)
+        self._done += amount
+        if self._total and (now := time.monotonic()) >= self._next:
+            made = self._done - self._start
+            left = (now - self._began) / made * (self._total - self._done) if made > 0 else None
+            told = self._report(self._description, min(1.0, self._done / self._total), left)
+            self._next = now + (self.EVERY if told else self.PAUSE)
 
 
 @cache

@@ -95,7 +95,9 @@ class _Attempt:
             workspace(job.settings.home, self.key, fresh=fresh) as (output, state),
         ):
             place = data_layout(job.settings)
-            run = StageRun(job.seed, output, state, job.settings.device, job.display, record.metrics, place)
+            run = StageRun(
+                job.seed, output, state, job.settings.device, job.display, record.metrics, place, record.progress
+            )
             started = time.perf_counter()
             if stage.trains and job.settings.engine != "torch":
                 run.layout = layout_of(job.settings)

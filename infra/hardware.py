@@ -6,8 +6,10 @@ typical on-demand rent in 2026, for orders of magnitude only; a recipe's own pri
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,23 +160,27 @@ def measure_matmul_ceiling(seconds: float = 0.5, device: str = "auto", size: int
 
 
 def describe_host() -> dict[str, Any]:
-    """What a report says about the machine. Not for artifacts, which must not depend on it."""
-    import torch
+    """What a report says about the machine. Not for artifacts, which must not depend on it.
 
+    torch, which takes seconds to import, is asked only where a driver says that there is a GPU.
+    """
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": metadata.version("torch"),
         "cpu": _cpu_name(),
         "cores": resolve_threads(),
         "memory_bytes": _memory_bytes(),
         "gpus": [],
     }
-    if torch.cuda.is_available():
-        facts["gpus"] = [
-            {"name": properties.name, "memory_bytes": properties.total_memory}
-            for properties in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-        ]
+    if shutil.which("nvidia-smi") or shutil.which("rocm-smi"):
+        import torch
+
+        if torch.cuda.is_available():
+            facts["gpus"] = [
+                {"name": properties.name, "memory_bytes": properties.total_memory}
+                for properties in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+            ]
     return facts
 
 

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
         default=SecretStr(""), description="qwenforge serve: keys that clients may send, by commas"
     )
     api_urls: str = Field(default="http://127.0.0.1:8000", description="Playground: model APIs, by commas")
+    dashboard_login: bool = Field(default=False, description="Ask for a login on loopback too (behind a proxy)")
+    dashboard_read_only: bool = Field(default=False, description="The dashboard changes nothing, whoever looks")
+    dashboard_password: SecretStr = Field(
+        default=SecretStr(""), description="Makes a user 'operator' with this password when the dashboard starts"
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads for mathematics; 0 for all cores")
 
     @field_validator("home")

@@ -10,7 +10,7 @@ from served import make_checkpoint, serving
 from streamlit.testing.v1 import AppTest
 
 from dashboard.chat_api import Token
-from dashboard.pages.playground import characters, spans
+from dashboard.views.playground import characters, spans
 
 QUESTION = "a few <b>words</b>?"
 ASKED = {"max_tokens": 12, "temperature": 0.7, "top_p": 0.95, "seed": 3}
@@ -18,7 +18,7 @@ SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 
 
 def page() -> None:
-    from dashboard.pages import playground
+    from dashboard.views import playground
 
     playground.show(None)
 

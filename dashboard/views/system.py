@@ -17,15 +17,17 @@ def show(run_id: str) -> None:
     st.subheader("Storage")
     usage = shutil.disk_usage(settings.home)
     st.progress(usage.used / usage.total, text=f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB")
-    stored = pd.DataFrame(
-        [(m.kind, 1, sum(file.size for file in m.files)) for m in reading.store().list()],
-        columns=["kind", "artifacts", "bytes"],
-    )
-    if len(stored):
-        st.dataframe(stored.groupby("kind").sum().reset_index(), hide_index=True)
+    if stored := reading.views().stored_by_kind():
+        table = pd.DataFrame(stored)
+        table["megabytes"] = (table.pop("bytes") / 1e6).round(1)
+        st.dataframe(table, hide_index=True)
     st.subheader("Runs")
+    states = reading.views().run_states()
+    for column, (state, count) in zip(st.columns(max(1, len(states))), states.items(), strict=True):
+        column.metric(state, f"{count:,}")
+    st.caption("The newest 1,000")
     runs = reading.runs()
-    counts = runs["state"].value_counts()
-    for column, (state, count) in zip(st.columns(max(1, len(counts))), counts.items(), strict=False):
-        column.metric(str(state), int(count))
-    st.dataframe(runs, hide_index=True, width="stretch")
+    st.dataframe(
+        runs.assign(open="/?run=" + runs["id"]), hide_index=True, width="stretch",
+        column_config={"open": st.column_config.LinkColumn(display_text="open")},
+    )  # fmt: skip
