@@ -2,17 +2,14 @@
 
 import json
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
+from benchmarks.dashboard_browser import browser, chromium, served
 from flows.stages import PIPELINE
 
 ROOT = Path(__file__).parents[2]
@@ -196,22 +193,8 @@ def test_whole_recipe_ends_with_a_report_card_and_a_second_run_does_nothing(reci
 @pytest.fixture(scope="module")
 def address(home, first):
     """Where the dashboard of the run is served."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "dashboard", "--port", str(port)],
-        cwd=ROOT, env={**os.environ, "QWENFORGE_HOME": str(home)}, stdout=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    for _ in range(120):
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/_stcore/health").status_code == 200:
-                break
-        except httpx.TransportError:
-            time.sleep(0.5)
-    yield f"http://127.0.0.1:{port}"
-    os.killpg(server.pid, signal.SIGTERM)
-    server.wait(20)
+    with served(home) as address:
+        yield address
 
 
 EXPECTED = {  # something that a page shows only when it has read the run
@@ -221,19 +204,15 @@ EXPECTED = {  # something that a page shows only when it has read the run
 
 
 def test_every_page_of_the_dashboard_shows_the_run_in_a_browser(address):
-    api = pytest.importorskip("playwright.sync_api")
-    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    if not browser_path:
+    if not chromium():
         pytest.skip("no Chromium is installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        page = browser.new_page()
+    with browser() as chrome:
+        page = chrome.new_page()
         for path, text in EXPECTED.items():
             page.goto(f"{address}/{path}")
             page.get_by_text(text).first.wait_for(timeout=60_000)
             assert not page.locator('[data-testid="stException"]').count(), path
             assert "run=" in page.url  # the view can be linked
-        browser.close()
 
 
 def test_the_dashboard_of_an_empty_home_says_how_to_start(tmp_path, monkeypatch):
