@@ -42,7 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
             order: [_curve(folder, order, seed, given) for seed in range(given.seeds)] for order in ORDERS
         }  # (seeds, measurements)
     start = float(np.mean([curve[0] for order in ORDERS for curve in curves[order]]))
-    goal = (start + float(np.max([curve for order in ORDERS for curve in curves[order]]))) / 2
+    best = float(np.max([curve for order in ORDERS for curve in curves[order]]))
+    if best <= start:
+        raise SystemExit(f"no run rose above the policy's own pass rate of {start:.1%}: raise --teach or --updates")
+    goal = (start + best) / 2
     reached = {order: [_updates_to(goal, c, given.evaluate_every) for c in curves[order]] for order in ORDERS}
     saved = np.array(reached["random"]) - np.array(reached["variance"])
     areas = {order: np.mean(curves[order], axis=1) for order in ORDERS}

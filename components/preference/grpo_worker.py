@@ -7,7 +7,6 @@ function of (seed, step, weights at that step): found there, it is read instead 
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +139,7 @@ class Worker:
         return kl | {
             "queries": [query.id for query in queries],
             "tasks": [query.task for query in queries],
-            "answers": [asdict(answer) for answer in flat],
+            "answers": [vars(answer) for answer in flat],
             "rewards": rewards.total.ravel().tolist(),
             "correct": rewards.correct.ravel().tolist(),
             "format": rewards.format.ravel().tolist(),
