@@ -68,12 +68,12 @@ def diff_artifacts(first: str, second: str) -> dict[str, Any]:
 def print_diff(found: dict[str, Any]) -> None:
     """The differences for people, the largest domain of the second side first."""
     headers = {
-        "domain": "left", "share": "right", "factor": "right", "documents": "right", "copies": "right", "in": "right",
-        "out": "right", "recounted": "right", "moved here": "right",
+        "domain": "left", "share": "right", "factor": "right", "texts": "right", "copies": "right", "in": "right",
+        "out": "right", "recopied": "right", "moved": "right",
     }  # fmt: skip
     rows = []
     for domain, row in found["domains"].items():
-        came, went = (f"{row[way]['documents']:,} ({quantity(row[way]['bytes'], 'B')})" for way in ("in", "out"))
+        came, went = (f"{row[way]['documents']:,}" for way in ("in", "out"))
         rows.append([
             domain, arrow(row["share"], "{:.2%}"), arrow(row["factor"], "{:.2f}"), arrow(row["documents"], "{:,}"),
             arrow(row["copies"], "{:.2f}"), came, went, f"{row['recounted']:,}", f"{row['moved']:,}",

@@ -41,10 +41,14 @@ def write_classified(config: "DomainsConfig", inputs: Inputs, run: Run) -> Summa
     labelled = _labelled(inputs["documents"], config, run)
     known = {item.domain for item in labelled}
     if len(known) < 2 or len({item.id for item in labelled}) < 2 * FOLDS:
-        raise StageError(
-            f"domains: {len(labelled)} labels of {len(known)} domain(s) are too few to learn from; give sources a "
-            "domain_hint, or set domains.judge to a language model"
+        few = f"domains: {len(labelled)} labels of {len(known)} domain(s) are too few to learn from"
+        if config.judge != "bundled":
+            raise StageError(f"{few}; raise domains.judged_documents")
+        run.info(
+            f"{few}: documents that neither their source nor seed words tell the domain of are 'other'; give sources "
+            "a domain_hint, or set domains.judge to a language model"
         )
+        return {**_classify_all(None, config, inputs["documents"], run), "effects": []}
     with threadpool_limits(1):  # sums in one order on every machine; more threads only wait for each other here
         model = _fit(labelled)
         effects = _effects(labelled, run.seed)
@@ -59,7 +63,7 @@ def _fit(labelled: Sequence[Labelled]) -> OneVsRestClassifier:
     return model.fit(ngrams([item.text for item in labelled]), [item.domain for item in labelled])
 
 
-def _classify_all(model: OneVsRestClassifier, config: "DomainsConfig", corpus: Artifact, run: Run) -> Summary:
+def _classify_all(model: OneVsRestClassifier | None, config: "DomainsConfig", corpus: Artifact, run: Run) -> Summary:
     sources: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
 
@@ -135,9 +139,14 @@ def _taught(corpus: Artifact, config: "DomainsConfig", run: Run) -> list[Labelle
 
 
 def _decide(
-    batch: Sequence[Document], model: OneVsRestClassifier, config: "DomainsConfig"
+    batch: Sequence[Document], model: OneVsRestClassifier | None, config: "DomainsConfig"
 ) -> Iterator[tuple[str, str]]:
     """Domain of each document and who decided. With a language model as judge, its classifier decides on all."""
+    if model is None:
+        for document in batch:
+            known, by = known_label(document, config.minimum_words)
+            yield known or "other", by
+        return
     probabilities = model.predict_proba(ngrams([document.text for document in batch]))
     for document, row, place in zip(batch, probabilities, probabilities.argmax(axis=1), strict=True):
         known, by = known_label(document, config.minimum_words) if config.judge == "bundled" else ("", "nobody")

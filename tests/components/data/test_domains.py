@@ -6,7 +6,6 @@ import pytest
 from components.data.documents import new_document, read_documents, write_documents
 from components.data.domain_seeds import SEEDS, seed_label, without_seeds
 from components.data.domains import DOMAINS, DomainsConfig, classify_domains
-from components.stage import StageError
 from tests.support import make_artifact, make_run
 
 CONTEXTS = {
@@ -75,10 +74,16 @@ def test_seed_words_are_hidden_from_the_classifier() -> None:
     assert "miller" in hidden and "河边" in hidden
 
 
-def test_a_corpus_without_labels_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    documents = [new_document(f"Nothing is said {n}", source="s", language="en") for n in range(30)]
+@pytest.mark.parametrize(("hint", "share"), [("", {"other": 1.0}), ("law", {"law-finance": 1.0})])
+def test_a_corpus_without_labels_or_of_one_domain_goes_on_and_says_what_would_help(
+    tmp_path: Path, hint: str, share: dict[str, float]
+) -> None:
+    documents = [
+        new_document(f"Nothing is said {n}", source="s", language="en", meta={"domain_hint": hint}) for n in range(30)
+    ]
     write_documents(tmp_path / "corpus", documents)
-    with pytest.raises(StageError, match="domain_hint"):
-        classify_domains(
-            DomainsConfig(), {"documents": make_artifact("corpus", tmp_path / "corpus")}, make_run(tmp_path)
-        )
+    run = make_run(tmp_path)
+    summary = classify_domains(DomainsConfig(), {"documents": make_artifact("corpus", tmp_path / "corpus")}, run)
+    assert summary["shares"] == share
+    assert summary["effects"] == []
+    assert "domain_hint" in run.messages[0]
