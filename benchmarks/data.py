@@ -8,7 +8,8 @@ take turns; seconds are processor time of all threads, so that other work on the
 tokenizing with all cores is wall-clock time, which wants a machine with nothing else to do.
 
 Memory is the peak of the process that runs a stage and of the largest of its pool's processes. Inputs of other sizes
-are the same documents again and again, each with a number of its own.
+are pieces of the same documents again and again, each with a number of its own: of a size at which the smallest input
+already fills a Parquet row group and several shards, which is what memory is bounded by.
 
 The rates of one core are what ``qwenforge plan`` extrapolates the data stages from (``data_rates.py``).
 
@@ -52,6 +53,8 @@ TARGETS = {"cleaning": 3.0, "MinHash signatures": 3.0, "tokenizing": 0.9, "token
 FLAT = 1.25
 """Most that the peak of the largest input may be of that of the smallest."""
 WALL = ("tokenizing, all cores",)
+PIECE = 1_500
+"""Characters of a document in the inputs that memory is measured on."""
 REPEATS = 8
 """How often the documents are taken for tokenizing with all cores: a batch has to keep them busy."""
 
@@ -211,14 +214,15 @@ def splitter(pattern: str) -> Any:
 def memory(documents: list[Document], megabytes: int, folder: Path) -> dict[str, int]:
     """Peak bytes of a process that cleans ``megabytes`` of text, and of the largest of its pool's processes."""
     corpus = folder / f"corpus-{megabytes}"
+    pieces = [d.text[start : start + PIECE] for d in documents for start in range(0, len(d.text), PIECE)]
 
     def repeated() -> Any:
         size = number = 0
         while size < megabytes * 1e6:
-            document = documents[number % len(documents)]
-            size += len(document.text.encode())
+            text = f"{pieces[number % len(pieces)]} {number}"
+            size += len(text.encode())
             number += 1
-            yield new_document(f"{document.text} {number}", source="made", language="en")
+            yield new_document(text, source="made", language="en")
 
     write_documents(corpus, repeated())
     context = multiprocessing.get_context("spawn")

@@ -21,7 +21,9 @@ PATTERN = "documents-{:05d}.parquet"
 FILE_CHARACTERS = 64_000_000
 """Most characters of a file's documents."""
 ROW_GROUP = 5_000
-"""Documents that are compressed together, and held in memory by whoever reads or writes a file."""
+"""Documents that are compressed together, and held in memory by whoever writes a file."""
+READ_AT_ONCE = 500
+"""Documents that are in memory while a file is read."""
 _HASH_RANGE = 16**16
 
 
@@ -74,7 +76,7 @@ def document_files(corpus: Artifact | Path) -> list[Path]:
 
 
 def read_documents(corpus: Artifact | Path) -> Iterator[Document]:
-    """Every document of a corpus artifact or folder, in stored order, one row group in memory at a time."""
+    """Every document of a corpus artifact or folder, in stored order, a few in memory at a time."""
     for file in document_files(corpus):
         yield from read_file(file)
 
@@ -84,8 +86,8 @@ def read_file(file: Path) -> Iterator[Document]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as parquet:
-        for group in range(parquet.num_row_groups):
-            columns = parquet.read_row_group(group).to_pydict()
+        for batch in parquet.iter_batches(batch_size=READ_AT_ONCE):
+            columns = batch.to_pydict()
             names = list(columns)
             for row in zip(*columns.values(), strict=True):
                 values = dict(zip(names, row, strict=True))

@@ -103,7 +103,8 @@ def read_parquet(stream: BinaryIO, source: BaseSource) -> Texts:
         wanted = {path.partition(".")[0] for path in (*source.text, *source.where)}
         columns = [name for name in parquet.schema_arrow.names if name in wanted]
         if not columns:
-            yield Broken(0, f"has no column {' or '.join(sorted(wanted))}")
+            there = ", ".join(parquet.schema_arrow.names)
+            yield Broken(0, f"has no column {' or '.join(sorted(wanted))}: the source's text may name one of {there}")
             return
         rows = (row for batch in parquet.iter_batches(batch_size=1024, columns=columns) for row in batch.to_pylist())
         for row in rows:
