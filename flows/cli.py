@@ -125,17 +125,59 @@ def report(
 @app.command("eval")
 def evaluate(
     checkpoint: CheckpointArgument,
-    recipe: Annotated[Path, typer.Option(help="Recipe whose held-out data and settings are used.")] = Path(
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Benchmarks instead, by commas: mmlu, human_eval, ifeval, bfcl_simple, reasoning, python_reference, "
+            "lm-eval:NAME, or a task file of lm-eval."
+        ),
+    ] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task.")] = None,
+    shots: Annotated[int, typer.Option(min=0, help="Examples before each question.")] = 0,
+    chat: Annotated[
+        bool | None, typer.Option(help="In the conversation template; where the checkpoint has one, by default.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each question, for pass@k.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The task's own by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    data: Annotated[Path | None, typer.Option(help="Folder with NAME.jsonl of your own.")] = None,
+    against: Annotated[str, typer.Option(help="Another checkpoint: paired differences, corrected p-values.")] = "",
+    output: Annotated[Path | None, typer.Option(help="Folder for items.parquet and answers.json.")] = None,
+    recipe: Annotated[Path, typer.Option(help="Without --tasks: whose held-out data and settings are used.")] = Path(
         "recipes/pocket.toml"
     ),
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a checkpoint on a recipe's held-out data."""
+    """Measure a checkpoint on a recipe's held-out data, or on benchmarks (--tasks)."""
+    if tasks:
+        from flows.benchmarks import benchmarks_command, print_benchmarks
+
+        found = benchmarks_command(
+            checkpoint, tasks, against=against, output=output, limit=limit, shots=shots, chat=chat, samples=samples,
+            temperature=temperature, max_new_tokens=max_new_tokens, seed=seed, folder=data,
+        )  # fmt: skip
+        show(found, True) if as_json else print_benchmarks(found)
+        return
     from flows.checkpoints import evaluate_command, print_evaluation
 
     result = evaluate_command(checkpoint, recipe, set_ or [])
     show(result, True) if as_json else print_evaluation(result)
+
+
+@app.command()
+def promote(
+    checkpoint: CheckpointArgument,
+    alias: Annotated[str, typer.Argument(help="What it shall be called from now on.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Also where it is significantly worse.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Move an alias to a checkpoint, unless a fixed suite finds it worse than the one that the alias means now."""
+    from flows.promotion import print_promotion, promote_command
+
+    done = promote_command(checkpoint, alias, force=force)
+    show(done, True) if as_json else print_promotion(done)
 
 
 @app.command()

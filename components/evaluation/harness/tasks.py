@@ -1,0 +1,13 @@
+"""The tasks by name."""
+
+from components.evaluation.harness.calling import BFCL_SIMPLE
+from components.evaluation.harness.instructions import IFEVAL
+from components.evaluation.harness.knowledge import MMLU
+from components.evaluation.harness.programs import HUMAN_EVAL
+from components.evaluation.harness.prose import PYTHON_REFERENCE
+from components.evaluation.harness.reasoning import REASONING
+from components.evaluation.harness.task import Task
+
+TASKS: dict[str, Task] = {
+    task.name: task for task in (MMLU, HUMAN_EVAL, IFEVAL, BFCL_SIMPLE, REASONING, PYTHON_REFERENCE)
+}
