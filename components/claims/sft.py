@@ -33,7 +33,7 @@ class VerificationConfig(StageConfig):
     families: tuple[str, ...] = (*INSTRUCTIONS, *OTHERS)
     asked: tuple[str, ...] = Field((*INSTRUCTIONS, *OTHERS), description="families that are measured")
     instead: tuple[str, ...] = Field((), description="families of the side without the asked ones; empty: no such side")
-    per_family: int = Field(500, ge=1)
+    per_family: int = Field(1_000, ge=1, description="as many as pocket's SFT; with half of them look-ups form by luck")
     heldout: int = Field(60, ge=1, description="held-out prompts of a family")
     training: SFTConfig = TRAINING
 
@@ -94,7 +94,7 @@ class TellingConfig(StageConfig):
     asked: tuple[str, ...] = Field((), description="families that are measured; empty: all")
     heldout: int = Field(120, ge=1, description="held-out prompts of a family")
     prompts: tuple[str, ...] = Field((), description="system prompts that held-out questions are asked under")
-    per_family: int = Field(500, ge=1)
+    per_family: int = Field(1_000, ge=1, description="as many as pocket's SFT; with half of them look-ups form by luck")
     training: SFTConfig = TRAINING
 
 
