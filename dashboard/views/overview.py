@@ -1,5 +1,6 @@
 """The run as a graph of stages: state, progress, time left, what each has shown over its baseline."""
 
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -35,7 +36,7 @@ def show(run_id: str) -> None:
         st.error(run["error"])
     left, right = st.columns([2, 3])
     with left:
-        st.graphviz_chart(graph(stages), width="stretch")
+        st.graphviz_chart(graph(stages), width="stretch" if done.all() else "content")  # a mere column of boxes
     with right:
         st.dataframe(
             table(stages), hide_index=True, width="stretch", height=38 * (len(stages) + 1),
@@ -85,6 +86,9 @@ def graph(stages: pd.DataFrame) -> str:
     for row in stages.itertuples():
         note = f"\\n{row.progress:.0%}" if row.state == "running" and pd.notna(row.progress) else ""
         lines.append(f'"{row.stage}" [color="{COLOURS[row.state]}" label="{row.stage}{note}" tooltip="{row.state}"];')
+    for before, row in pairwise(stages.itertuples()):
+        if not row.artifact:  # no lineage yet: below the stage before it, or all that wait would lie side by side
+            lines.append(f'"{before.stage}" -> "{row.stage}" [style=invis];')
     for parent, child in reading.edges(tuple(made)):
         if made[child] != "report":  # which reads everything
             lines.append(f'"{made[parent]}" -> "{made[child]}";')
