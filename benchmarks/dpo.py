@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print pairs/s of both; write the figures to ``--json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--pairs", type=int, default=192, help="a run")
+    parser.add_argument("--pairs", type=int, default=128, help="a run")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args(arguments)
