@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.stack.place import prepare_place
+from infra.stack.place import Place, choose_ports
 from infra.stack.services import services
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def test_each_profile_has_all_services_pinned_restarted_and_watched(composed):
 
 
 def test_containers_run_the_commands_of_the_native_stack(composed, tmp_path):
-    place = prepare_place(tmp_path, "rl", free_ports=True)
+    place = Place(tmp_path, choose_ports({}), defaultdict(str), "rl")
     native = {service.name: service.command for service in services(place)}
     for name, service in composed["services"].items():
         name = name.removesuffix("-gpu")

@@ -1,8 +1,10 @@
 """What a stack is made of, without starting it: ports, files, Supervisor's configuration."""
 
 import configparser
+import shlex
 import socket
 import stat
+import tempfile
 
 import pytest
 
@@ -12,6 +14,14 @@ from infra.stack import postgres as cluster
 from infra.stack.place import LOOPBACK, USUAL_PORTS, choose_ports, prepare_place, write_private
 from infra.stack.services import check_installed, service_environment, services
 from infra.stack.supervision import configuration
+
+
+@pytest.fixture(autouse=True)
+def _short_temporary_folder(monkeypatch, tmp_path):
+    """Where sockets go when a home's path is too long for them, as pytest's are (``tmp_path``: has its own first)."""
+    with tempfile.TemporaryDirectory(prefix="qf-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def test_the_settings_of_a_client_lead_to_the_stack(place):
 def test_sockets_are_short_enough_for_the_system(tmp_path):
     deep = prepare_place(tmp_path / ("d" * 100), "rl", free_ports=True)
     assert len(str(deep.runtime / "supervisor.sock")) < 100
-    deep.runtime.rmdir()
+    assert prepare_place(tmp_path / ("e" * 100), "rl", free_ports=True).runtime != deep.runtime
 
 
 def test_supervisor_reads_its_configuration_as_it_was_meant(place):
@@ -73,8 +83,6 @@ def test_supervisor_reads_its_configuration_as_it_was_meant(place):
     options.realize(args=[])
     programs = {group.name: group.process_configs[0] for group in options.process_group_configs}
     for service in services(place):
-        import shlex
-
         assert shlex.split(programs[service.name].command) == service.command
         assert service.environment.items() <= programs[service.name].environment.items()
     parser = configparser.RawConfigParser()
