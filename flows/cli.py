@@ -292,7 +292,7 @@ def dashboard(
     """Open the dashboard on the runs of this home, until Ctrl-C."""
     from flows.dashboard_command import dashboard_command
 
-    raise typer.Exit(dashboard_command(address, port))
+    dashboard_command(address, port)
 
 
 @app.command()

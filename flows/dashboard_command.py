@@ -1,9 +1,10 @@
 """``qwenforge dashboard``: Streamlit on dashboard/app.py, bound to loopback unless told otherwise."""
 
-import subprocess
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from flows.errors import UsageError
 from infra.settings import Settings, load_settings
@@ -11,8 +12,8 @@ from infra.settings import Settings, load_settings
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 
 
-def dashboard_command(address: str, port: int) -> int:
-    """Serve until Ctrl-C; the exit code of the server."""
+def dashboard_command(address: str, port: int) -> NoReturn:
+    """Become the server, which ends with Ctrl-C. A child would outlive a command that is killed, and keep the port."""
     if find_spec("streamlit") is None:
         raise UsageError("the dashboard needs its extra: make dashboard, or pip install -e '.[dashboard]'")
     settings = load_settings()
@@ -25,10 +26,7 @@ def dashboard_command(address: str, port: int) -> int:
     }  # fmt: skip
     command = [sys.executable, "-m", "dashboard.serve", "run", str(APP)]
     command += [f"--{name}={value}" for name, value in options.items()]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    os.execv(sys.executable, command)
 
 
 def prepare_login(address: str, settings: Settings) -> None:
