@@ -216,9 +216,11 @@ def test_every_page_of_the_dashboard_shows_the_run_in_a_browser(address):
 
 
 def test_the_dashboard_of_an_empty_home_says_how_to_start(tmp_path, monkeypatch):
+    from streamlit import config
     from streamlit.testing.v1 import AppTest
 
     monkeypatch.setenv("QWENFORGE_HOME", str(tmp_path))
+    config.set_option("server.address", "127.0.0.1")  # elsewhere it asks for a login first
     page = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60).run()
     assert not page.exception
     assert "make run" in page.info[0].value
