@@ -25,7 +25,7 @@ def address(home):
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # one that stays open keeps other files' browsers from starting
 def chrome(address):
     with browser() as opened:
         yield opened
