@@ -61,7 +61,8 @@ def promote_command(name: str, alias: str, *, force: bool = False) -> dict[str, 
         record["forced"] = force and bool(record["worse"])
         record["moved"] = force or not record["worse"]
     if record["moved"]:
-        catalog.set_alias(alias, digest)
+        # measuring took minutes: what somebody else has moved meanwhile is not moved over
+        catalog.set_alias(alias, digest, expected=before)
     audit(settings, record)
     if not record["moved"]:
         raise Refused(refusal(record))
