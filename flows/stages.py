@@ -57,7 +57,7 @@ def evaluation(name: str, checkpoint: str) -> Stage:
             "reward": "reward",
         },
         table="evaluate",
-        version=2,
+        version=3,
     )
 
 
@@ -107,12 +107,12 @@ MODEL_STAGES = (
     ),
     Stage(
         "sft", "components.sft.fine_tune:fine_tune", "checkpoint",
-        {"long": "extend", "conversations": "conversations"}, alias="sft", trains=True, version=2,
+        {"long": "extend", "conversations": "conversations"}, alias="sft", trains=True, version=3,
     ),
     # 4.2 Offline reinforcement learning
     Stage(
         "pairs", "components.preference.pairs:make_pairs", "preferences",
-        {"policy": "sft", "conversations": "conversations"},
+        {"policy": "sft", "conversations": "conversations"}, version=2,
     ),
     Stage(
         "dpo", "components.preference.dpo:train_dpo", "checkpoint",
@@ -126,7 +126,7 @@ MODEL_STAGES = (
     ),
     Stage(
         "grpo", "components.preference.grpo:train_grpo", "checkpoint",
-        {"policy": "dpo", "reward": "reward", "conversations": "conversations"}, alias="rl", trains=True, version=2,
+        {"policy": "dpo", "reward": "reward", "conversations": "conversations"}, alias="rl", trains=True, version=3,
     ),
     # 5 Evaluation
     Stage(

@@ -1,20 +1,21 @@
 """The engine: requests come and go, ``step`` moves all of them on by a token.
 
 Not safe for threads: one thread adds, steps and cancels. A request's tokens depend on the request alone; on a CPU
-with oneDNN every number on the way to them has the same bits alone and in any company, chunk or order (tested), on
-other devices they may differ by rounding, which can turn a near tie.
+with a compiler or oneDNN every number on the way to them has the same bits alone and in any company, chunk or order
+(tested), on other devices they may differ by rounding, which can turn a near tie.
 """
 
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from model.generation.attention import BLOCK
-from model.generation.layout import lay_out
+from model.generation.layout import Stretch
+from model.generation.native import NativeNetwork, can_run
 from model.generation.network import Network
 from model.generation.pages import PAGE, PagePool, fitting_pages
 from model.generation.request import Event, Request
@@ -24,6 +25,7 @@ from model.generation.sequence import Sequence
 from model.generation.text import TextStream
 
 if TYPE_CHECKING:
+    from model.config import ModelConfig
     from model.generation.grammar import Grammar, Grammars
     from model.tokenizer import Tokenizer
     from model.transformer import Transformer
@@ -31,6 +33,23 @@ if TYPE_CHECKING:
 # Logits held at once (elements).
 _LOGITS_AT_ONCE = 16 * 1024 * 1024
 _RATE_SECONDS = 10.0
+
+
+class _Network(Protocol):
+    """A decoder over pages: ``network.Network`` or ``native.NativeNetwork``."""
+
+    config: "ModelConfig"
+    dtype: torch.dtype
+    device: torch.device
+    sparse_from: int | None
+
+    def lay_out(self, stretches: list[Stretch]) -> Any: ...
+
+    def __call__(self, batch: Any, memory: Tensor, wanted: Tensor) -> Tensor: ...
+
+    def logits(self, hidden: Tensor) -> Tensor: ...
+
+    def whole(self, hidden: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,7 @@ class Engine:
         """
         if max_running < 1 or (pages is not None and pages < 1):
             raise ValueError(f"max_running {max_running} and pages {pages} must be at least 1")
-        self.network = Network(model, pack=pack)
+        self.network: _Network = NativeNetwork(model) if pack and can_run(model) else Network(model, pack=pack)
         config, device, dtype = model.config, self.network.device, self.network.dtype
         if chunk_tokens is None:
             chunk_tokens = 64 if device.type == "cpu" else 2048
@@ -164,7 +183,7 @@ class Engine:
         if not work:
             return [], [], []
         stretches = [sequence.stretch(end) for sequence, end in work]
-        batch = lay_out(stretches, self.network)
+        batch = self.network.lay_out(stretches)
         done = [index for index, (sequence, end) in enumerate(work) if end == len(sequence.tokens)]
         done.sort(key=batch.last.__getitem__)
         rows = [batch.last[index] for index in done]

@@ -8,13 +8,15 @@ weights of a norm are multiplied into the matrices that read from it.
 Shapes: T tokens of all texts, H hidden_size, N query heads, K key-value heads, D head_dim, V vocabulary rows.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model.config import ModelConfig
 from model.feed_forward import FeedForward
-from model.generation.layout import FlatBatch
+from model.generation.layout import FlatBatch, Stretch, lay_out
 from model.generation.products import Product, can_pack
 from model.moe import MoE
 from model.norm import RMSNorm
@@ -41,6 +43,9 @@ class Network:
         self.sparse_from = None if plan is None else plan.min_tokens
         self._frequencies = model.frequencies
         self._table = torch.empty(0, 1, self.config.head_dim // 2, dtype=torch.complex64, device=self.device)
+
+    def lay_out(self, stretches: Sequence[Stretch]) -> FlatBatch:
+        return lay_out(stretches, self)
 
     def __call__(self, batch: FlatBatch, memory: Tensor, wanted: Tensor) -> Tensor:
         """Hidden states after the final norm of the tokens ``wanted`` (R,) -> (R, H), as ``logits`` and ``whole`` take

@@ -65,10 +65,10 @@ POCKET = {
     "quality": "7c85086282feb3b7", "domains": "7f7d319a3e167a14", "synthetic": "53bbd69140e130c4",
     "mixture": "797dd8822341fcda", "decontaminate": "47205f40cb769434", "tokenizer": "1328b5487f5ab6da",
     "shards": "455d7e339d020ff6", "scaling": "c10b3fa3104cf8bf", "pretrain": "087cda7712a0e068",
-    "extend": "5b5b3f770c00c812", "conversations": "5af85c7459d6b84b", "sft": "fc8f63d62be44155",
-    "pairs": "a46637192ff1212a", "dpo": "7431548db0d921aa", "reward": "232061ef40eec44b", "grpo": "b0fa8d5d5d48298b",
-    "ngram": "14d1a3ae1f728580", "evaluate-base": "e50b2004956d8d69", "evaluate-long": "d02f87f7302fcbc8",
-    "evaluate-sft": "d91d0bc8351a2c1b", "evaluate-dpo": "7e657066a9af86d8", "evaluate-rl": "bf3a5f4056956025",
+    "extend": "5b5b3f770c00c812", "conversations": "5af85c7459d6b84b", "sft": "c2df2bb07627a7ef",
+    "pairs": "10f19b49a0713724", "dpo": "7431548db0d921aa", "reward": "232061ef40eec44b", "grpo": "2ee8c2dfba230457",
+    "ngram": "14d1a3ae1f728580", "evaluate-base": "c2723c5b12676e21", "evaluate-long": "caa5317ce19e0353",
+    "evaluate-sft": "8535963c044c47ec", "evaluate-dpo": "b5e877dd50726e1f", "evaluate-rl": "1d7fbf90a638b054",
     "export": "f78b28392c4f0e88", "report": "d8000804696ce08e",
 }  # fmt: skip
 """Beginnings of the cache keys of pocket's stages, with the sha256 of a producer's name for its artifact."""

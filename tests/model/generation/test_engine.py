@@ -13,11 +13,13 @@ from model.generation.products import Product
 from model.tokenizer import Tokenizer
 
 SMALL = make_config(8, 2, num_hidden_layers=1, tie_word_embeddings=True)
+# head_dim 32, which the compiled decoder takes; 8, which it leaves to torch
+COMPILED = make_config(8, 2, num_hidden_layers=1, tie_word_embeddings=True, hidden_size=256)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return make_model(SMALL)
+@pytest.fixture(scope="module", params=[SMALL, COMPILED], ids=["torch", "compiled"])
+def model(request):
+    return make_model(request.param)
 
 
 def requests_of(count: int, seed: int = 0) -> list[Request]:
@@ -92,7 +94,7 @@ def test_every_text_is_its_text_alone(model, requests, name, order):
 
 
 @pytest.mark.skipif(not Product(torch.ones(32, 32)).packed, reason="no kernel here that promises equal bits")
-@pytest.mark.parametrize("changes", [{}, {"moe": EXPERTS}], ids=["dense", "experts"])
+@pytest.mark.parametrize("changes", [{}, {"moe": EXPERTS}, {"hidden_size": 256}], ids=["dense", "experts", "compiled"])
 def test_every_number_has_the_bits_that_it_has_alone(changes):
     model = make_model(make_config(8, 2, **changes))
     requests = requests_of(16, seed=1)

@@ -1,0 +1,163 @@
+"""The compiled decoder against torch's own operations, and what happens where it cannot be compiled."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+import torch
+from model_shapes import EXPERTS, make_config, make_model
+
+from model.config import DualChunkConfig, RopeScaling
+from model.generation import Engine, native_build
+from model.generation.layout import Stretch
+from model.generation.native import NativeNetwork, can_run
+from model.generation.network import Network
+from model.generation.pages import PAGE, PagePool
+
+needs_compiler = pytest.mark.skipif(native_build.library() is None, reason="no g++ here")
+YARN = RopeScaling(factor=4.0, original_max_position_embeddings=64)
+CONFIGS = {
+    "grouped, tied": make_config(8, 2, hidden_size=256, tie_word_embeddings=True),
+    "multi-head, outputs that fill no panel": make_config(4, 4, hidden_size=128, vocab_size=203, intermediate_size=77),
+    "seven to one, wide heads": make_config(7, 1, hidden_size=448, rope_theta=1_000_000.0),
+    "sixteen to one, wider heads": make_config(16, 1, hidden_size=2048, intermediate_size=600),
+    "yarn": make_config(4, 2, hidden_size=128, rope_scaling=YARN),
+}
+
+
+def run(network: NativeNetwork | Network, texts: list[list[int]], chunks: list[int]) -> torch.Tensor:
+    """Read all texts side by side, each in steps of so many tokens -> logits of all tokens, text after text."""
+    pool = PagePool(network.config, 60, torch.float32, torch.device("cpu"))
+    pool.memory.fill_(torch.nan)  # of what is not written yet nothing may be read
+    pool.memory[:, 0] = 0
+    tables = [np.arange(1 + 20 * i, 21 + 20 * i, dtype=np.int64) for i in range(len(texts))]
+    found: list[list[torch.Tensor]] = [[] for _ in texts]
+    done = [0] * len(texts)
+    with torch.inference_mode():
+        while any(at < len(text) for at, text in zip(done, texts, strict=True)):
+            steps = [
+                (i, at, min(at + chunks[i], len(text)))
+                for i, (at, text) in enumerate(zip(done, texts, strict=True))
+                if at < len(text)
+            ]
+            batch = network.lay_out([Stretch(texts[i][at:end], at, tables[i]) for i, at, end in steps])
+            logits = network.logits(network(batch, pool.memory, torch.arange(sum(end - at for _, at, end in steps))))
+            for owner, row in zip(batch.owners, logits, strict=True):
+                found[steps[owner][0]].append(row)
+            for i, _, end in steps:
+                done[i] = end
+    return torch.stack([row for rows in found for row in rows])
+
+
+def texts_of(lengths: list[int]) -> list[list[int]]:
+    source = np.random.default_rng(0)
+    return [source.integers(0, 200, length).tolist() for length in lengths]
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", CONFIGS)
+def test_it_equals_the_model(name):
+    model = make_model(CONFIGS[name]).eval()
+    assert can_run(model)
+    texts = texts_of([150, 1, 65])
+    with torch.inference_mode():
+        expected = torch.cat([model.logits(model(torch.tensor([text])))[0] for text in texts])
+    ours = run(NativeNetwork(model), texts, [32, 1, 64])
+    assert ours.isfinite().all()
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bits_do_not_depend_on_chunks_company_or_threads(name):
+    network = NativeNetwork(make_model(CONFIGS[name]))
+    texts = texts_of([150, 1, 65])
+    together = run(network, texts, [150, 1, 65])
+    assert torch.equal(together, run(network, texts, [1, 1, 1]))
+    assert torch.equal(together, run(network, texts, [17, 1, 63]))
+    assert torch.equal(together, torch.cat([run(network, [text], [40]) for text in texts]))
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            assert torch.equal(together, run(network, texts, [40, 1, 40]))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@needs_compiler
+def test_large_scores_and_dead_units_stay_finite():
+    """exp at both ends: scores of thousands, gates far below and far above zero."""
+    model = make_model(CONFIGS["grouped, tied"])
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.self_attn.q_proj.weight.mul_(300)
+            layer.mlp.gate_proj.weight.mul_(300)
+    texts = texts_of([70])
+    with torch.inference_mode():
+        expected = model.logits(model(torch.tensor(texts)))[0]
+    ours = run(NativeNetwork(model), texts, [70])
+    torch.testing.assert_close(ours, expected, rtol=2e-3, atol=2e-3 * expected.abs().max().item())
+
+
+@needs_compiler
+def test_other_models_are_left_to_torch():
+    assert isinstance(Engine(make_model(CONFIGS["grouped, tied"])).network, NativeNetwork)
+    dual = DualChunkConfig(chunk_size=64, local_size=16, original_max_position_embeddings=64)
+    others = [
+        make_model(make_config(8, 2)),
+        make_model(make_config(4, 2, hidden_size=128, moe=EXPERTS)),
+        make_model(make_config(4, 2, hidden_size=128, dual_chunk_attention=dual)),
+        make_model(CONFIGS["grouped, tied"]).to(torch.bfloat16),
+    ]
+    for model in others:
+        assert not can_run(model)
+        assert isinstance(Engine(model).network, Network)
+    assert isinstance(Engine(make_model(CONFIGS["grouped, tied"]), pack=False).network, Network)
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A machine that has compiled nothing yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("QWENFORGE_NATIVE", raising=False)
+    native_build.library.cache_clear()
+    yield tmp_path
+    native_build.library.cache_clear()
+
+
+@needs_compiler
+def test_it_is_compiled_once(fresh, monkeypatch):
+    assert native_build.library() is not None
+    (built,) = (fresh / "cache/qwenforge").iterdir()
+    assert built.suffix == ".so"
+    native_build.library.cache_clear()
+    monkeypatch.setattr(native_build, "_compile", lambda *_: pytest.fail("compiled again"))
+    assert native_build.library() is not None
+
+
+def test_without_a_compiler_torch_goes_on(fresh, monkeypatch):
+    monkeypatch.setenv("PATH", str(fresh))
+    assert native_build.library() is None
+    assert isinstance(Engine(make_model(CONFIGS["grouped, tied"])).network, Network)
+
+
+def test_a_compiler_that_fails_is_said_and_torch_goes_on(fresh, monkeypatch, caplog):
+    broken = fresh / "g++"
+    broken.write_text("#!/bin/sh\necho 'no room left' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fresh}{os.pathsep}/bin")
+    with caplog.at_level(logging.WARNING):
+        assert native_build.library() is None
+    assert "no room left" in caplog.text
+
+
+def test_it_can_be_switched_off(fresh, monkeypatch):
+    monkeypatch.setenv("QWENFORGE_NATIVE", "0")
+    assert native_build.library() is None
+
+
+def test_pages_have_the_size_that_the_source_has():
+    source = native_build._SOURCE.read_text()
+    assert f"PAGE = {PAGE}," in source
