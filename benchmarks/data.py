@@ -165,14 +165,14 @@ def minhash(folder: Path) -> tuple[Contender, Contender]:
     hashed = step._hash_func
     step._hash_func = lambda shingle: hashed(shingle.encode())  # xxhash 4 takes no str, which datatrove 0.10 gives it
 
-    def ours(documents: list[Document]) -> int:
+    def ours(documents: list[Document]) -> Any:
         hasher = WordHasher()
         shingles = (shingle_hashes(hasher(comparable_words(document.text)), config.shingle) for document in documents)
-        return len(signatures(shingles, config.bands * config.rows))
+        return signatures(shingles, config.bands * config.rows)
 
-    def theirs(documents: list[Document]) -> int:
+    def theirs(documents: list[Document]) -> Any:
         found = (step.get_shingles(document.text) for document in documents)
-        return sum(bool(step.get_signature(shingles)) for shingles in found if shingles.size)
+        return [step.get_signature(shingles) for shingles in found if shingles.size]
 
     return ours, theirs
 

@@ -1,8 +1,12 @@
 """The data benchmark compares like with like."""
 
+import random
+
+import numpy as np
 import pytest
 
 from benchmarks.data import compare, tokenizing
+from components.data.dedup_probe import jaccard
 from components.data.documents import new_document
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -40,3 +44,19 @@ def test_equal_filters_agree_on_plain_cases():
     ours, theirs = cleaning()
     documents = [new_document(text, source="s", language="en") for text in texts]
     assert [ours([d]) for d in documents] == [theirs([d]) for d in documents] == [1, 0, 0]
+
+
+def test_both_signatures_estimate_the_same_similarity(tmp_path):
+    pytest.importorskip("datatrove", reason="needs the extra peers")
+    from benchmarks.data import minhash
+
+    rng = random.Random(0)
+    vocabulary = ["".join(rng.choices("abcdefgh", k=6)) for _ in range(1_000)]  # no digits: datatrove takes them as one
+    original = rng.choices(vocabulary, k=400)
+    copy = [word if rng.random() > 0.05 else "another" for word in original]
+    documents = [new_document(" ".join(words), source="s", language="en") for words in (original, copy)]
+    alike = [
+        np.mean(np.array(first) == np.array(second)) for first, second in (f(documents) for f in minhash(tmp_path))
+    ]
+    exact = jaccard(original, copy, 3)
+    assert alike == pytest.approx([exact, exact], abs=4 * np.sqrt(exact * (1 - exact) / 125))

@@ -47,6 +47,16 @@ def test_signatures_are_the_same_on_every_machine():
     assert sign([["to", "be", "or", "not"]], 4).tolist() == [[2070729886, 1174809788, 2464239276, 2364967613]]
 
 
+def test_a_document_has_the_same_signature_beside_any_others():
+    hasher = WordHasher()
+    lengths = [5, 70_000, 1, 30_000, 30_000, 0, 3]  # some together, some with more shingles than are hashed at once
+    shingles = [shingle_hashes(hasher(passage(i, length)), 3) for i, length in enumerate(lengths)]
+    together = signatures(shingles, 8)
+    assert together.shape == (len(lengths), 8)
+    for shingle, row in zip(shingles, together, strict=True):
+        assert signatures([shingle], 8)[0].tolist() == row.tolist()
+
+
 def test_half_of_the_pairs_become_candidates_at_the_stated_similarity():
     similarity = half_similarity(25, 5)
     assert 1 - (1 - similarity**5) ** 25 == pytest.approx(0.5)
