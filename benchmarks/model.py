@@ -107,7 +107,7 @@ def _training(shape: str, weights: Path, turns: int, threads: int, ceiling: floa
 def _prefill(shape: str, weights: Path, batch: int, turns: int, threads: int, ceiling: float) -> dict[str, Any]:
     found = take_turns(
         {"transformers": (read_transformers, (weights, batch)), "ours": (read_ours, (weights, batch))},
-        turns=turns, steps=2, threads=threads,
+        turns=turns, steps=STEPS[shape], threads=threads,
     )  # fmt: skip
     length = 512
     flops = batch * (length * _forward_flops(shape, length, head=False) + _head_flops(shape))

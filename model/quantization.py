@@ -5,6 +5,8 @@ with q from -8 to 7. Shapes: N rows, K columns of a matrix, G = K / 32 groups.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal
@@ -111,17 +113,25 @@ def _packed_for_cpu(stored: Any) -> tuple[Tensor, Tensor]:
     return packed, torch.stack((stored.scale, stored.zero_point), dim=-1).contiguous()
 
 
-@cache
-def need_torchao() -> None:
-    """Import torchao, an optional dependency, without its remarks on kernels for devices that are not there."""
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """While torchao is imported, by us or by transformers: it speaks of kernels for devices that are not there."""
     loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        import_module("torchao.prototype.safetensors.safetensors_support")
-    except ImportError:
-        raise ModelFormatError("quantised checkpoints need torchao: pip install 'qwenforge[quantize]'") from None
+        yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@cache
+def need_torchao() -> None:
+    """Import torchao, an optional dependency."""
+    try:
+        with without_remarks():
+            import_module("torchao.prototype.safetensors.safetensors_support")
+    except ImportError:
+        raise ModelFormatError("quantised checkpoints need torchao: pip install 'qwenforge[quantize]'") from None

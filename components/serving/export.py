@@ -99,11 +99,14 @@ def _export(source: Path, folder: Path, alias: str, config: ExportConfig) -> dic
 def verify(folder: Path, config: ExportConfig, *, seed: int) -> Agreement:
     """Load ``folder`` with ``transformers`` and with this platform, in float32, and compare."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     from model.checkpoint import load_model
+    from model.quantization import without_remarks
     from model.tokenizer import Tokenizer
+
+    with without_remarks():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
     logging.disable_progress_bar()
     ours, tokenizer = load_model(folder), Tokenizer.load(folder)
