@@ -9,6 +9,8 @@ from dashboard import reading
 TRAINED = ("pretrain", "extend", "sft", "dpo", "reward", "grpo")
 FIRST = ("loss", "reward", "heldout_pass_rate", "accuracy", "grad_norm", "learning_rate")
 """Metrics that are shown without being asked for, where a stage has them."""
+AT_FIRST = 4
+"""Of these, how many: every chart takes a browser a tenth of a second."""
 MOST = 50
 """Runs that are compared at once."""
 
@@ -43,7 +45,7 @@ def draw(run_id: str, stage: str, compared: tuple[str, ...]) -> None:
         st.info("Nothing has been measured yet.")
         return
     shown = st.multiselect(
-        "Metrics", metrics, default=[m for m in metrics if m in FIRST] or metrics[:2], key="metrics",
+        "Metrics", metrics, default=[m for m in metrics if m in FIRST][:AT_FIRST] or metrics[:2], key="metrics",
         bind="query-params",
     )  # fmt: skip
     curves = reading.metric_curves(tuple(sorted(tracked)), tuple(sorted(shown)))
