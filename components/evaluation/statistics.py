@@ -5,6 +5,7 @@ A mean is the ratio whose denominators are one. Items of one cluster (the sample
 before anything is resampled, because they are not independent (Miller 2024, arXiv 2411.00640, section 2.2).
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,7 +63,7 @@ def mean(
     ``scores`` (items,) are the numerators, ``weights`` (items,) the denominators (bytes of a document; one where left
     out), ``clusters`` (items,) labels of items that belong together (each item alone where left out).
     """
-    top, bottom = _by_cluster(scores, weights, clusters)
+    top, bottom = by_cluster(scores, weights, clusters)
     return _ratio(top, bottom, seed, resamples, level)
 
 
@@ -118,7 +119,7 @@ def _newcombe(first: Estimate, second: Estimate) -> Estimate:
     return Estimate(gap, float(gap - below), float(gap + above), first.n)
 
 
-def _by_cluster(
+def by_cluster(
     scores: ArrayLike, weights: ArrayLike | None, clusters: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Numerators and denominators summed by cluster, both (clusters,)."""
@@ -137,20 +138,33 @@ def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64], seed: int, res
     value = float(top.sum() / bottom.sum())
     if n == 1:
         return Estimate(value, value, value, 1)
-    rng = np.random.default_rng(seed)
     replicates = []
-    rows = max(1, CHUNK // n)
-    for begin in range(0, resamples, rows):
-        size = min(rows, resamples - begin)
-        # Drawing n items with replacement is drawing how often each appears: (size, n) counts.
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+    for counts in resampled_counts(n, seed, resamples):
         totals = counts @ bottom
         replicates.append((counts @ top)[totals > 0] / totals[totals > 0])
-    # Percentile intervals are too narrow in small samples by sqrt((n - 1) / n) and by using z for t; the expanded
-    # percentile widens the levels to make up for both (Hesterberg 2015, arXiv 1411.5279, section 5.1).
-    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - level) / 2, n - 1))
+    tail = expanded_tail(n, level)
     low, high = np.quantile(np.concatenate(replicates), [tail, 1 - tail])
     return Estimate(value, float(low), float(high), n)
+
+
+def resampled_counts(n: int, seed: int, resamples: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of ``n`` items appears in each resample: chunks of (resamples, n).
+
+    Drawing n items with replacement is drawing these counts.
+    """
+    rng = np.random.default_rng(seed)
+    rows = max(1, CHUNK // n)
+    for begin in range(0, resamples, rows):
+        yield rng.multinomial(n, np.full(n, 1 / n), size=min(rows, resamples - begin)).astype(np.float64)
+
+
+def expanded_tail(n: int, level: float) -> float:
+    """Share of the resamples that lies below the interval.
+
+    Percentile intervals are too narrow in small samples by sqrt((n - 1) / n) and by using z for t; the expanded
+    percentile widens the levels to make up for both (Hesterberg 2015, arXiv 1411.5279, section 5.1).
+    """
+    return float(stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - level) / 2, n - 1)))
 
 
 def paired_difference_over_seeds(scores: ArrayLike, baseline: ArrayLike, weights: ArrayLike) -> Estimate:
