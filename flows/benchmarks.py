@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def benchmarks_command(
     name: str, tasks: str, *, against: str = "", output: Path | None = None, chat: bool | None = None,
-    folder: Path | None = None, **settings: Any,
+    folder: Path | None = None, lengths: str = "", **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure ``name``, and ``against`` where given: metrics with intervals, differences with corrected p-values."""
     from components.evaluation.harness.measure import compare
@@ -33,6 +33,7 @@ def benchmarks_command(
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"--output: {output} is there already, and not an empty folder")
     names = check_tasks(tasks)
+    settings["lengths"] = read_lengths(lengths)
     place, display = load_settings(), Display()
     store = open_store(place)
     checkpoints = [name, against] if against else [name]
@@ -58,15 +59,25 @@ def benchmarks_command(
 
 def check_tasks(tasks: str) -> list[str]:
     """The names between the commas; UsageError for one that is not known."""
-    from components.evaluation.harness.tasks import TASKS
+    from components.evaluation.harness.tasks import GROUPS, TASKS
 
-    names = list(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
+    named = [name.strip() for name in tasks.split(",") if name.strip()]
+    names = list(dict.fromkeys(task for name in named for task in GROUPS.get(name, (name,))))
     for name in names:
         if name not in TASKS and not name.startswith("lm-eval:") and not name.endswith((".yaml", ".yml")):
-            raise UsageError(f"no task {name!r}; there are {', '.join(TASKS)}, lm-eval:NAME and task files of lm-eval")
+            known = ", ".join([*TASKS, *GROUPS])
+            raise UsageError(f"no task {name!r}; there are {known}, lm-eval:NAME and task files of lm-eval")
     if not names:
         raise UsageError("--tasks names no task")
     return names
+
+
+def read_lengths(text: str) -> tuple[int, ...]:
+    """Tokens between the commas, in order; UsageError for what is no number of them."""
+    parts = [part.strip().replace("_", "") for part in text.split(",") if part.strip()]
+    if wrong := [part for part in parts if not part.isdecimal() or int(part) < 64]:
+        raise UsageError(f"--lengths: {wrong[0]!r} is no number of tokens from 64 on, such as 1024,4096")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def run_tasks(
@@ -114,7 +125,8 @@ def run_one(subject: Any, task: str, use: "Settings", display: Display) -> "tupl
     from components.evaluation.harness.measure import measure
     from components.evaluation.harness.tasks import TASKS
 
-    with display.progress(0 if task not in TASKS else use.limit or 0, task, unit="question") as bar:
+    sized = task in TASKS and TASKS[task].sized is not None  # its questions are as many for every length
+    with display.progress(0 if task not in TASKS or sized else use.limit or 0, task, unit="question") as bar:
         if task in TASKS:
             outcome = measure(subject, TASKS[task], use, bar.advance)
             return outcome.items.frame(), outcome.answers, outcome.truncated

@@ -129,7 +129,7 @@ def evaluate(
         str,
         typer.Option(
             help="Benchmarks instead, by commas: mmlu, human_eval, ifeval, bfcl_simple, reasoning, python_reference, "
-            "lm-eval:NAME, or a task file of lm-eval."
+            "ruler (or one of its tasks), lm-eval:NAME, or a task file of lm-eval."
         ),
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task.")] = None,
@@ -140,6 +140,9 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="Answers to each question, for pass@k.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The task's own by default.")] = None,
+    lengths: Annotated[
+        str, typer.Option(help="Tokens of RULER's texts, by commas; the model's own, 2 and 4 times it by default.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     data: Annotated[Path | None, typer.Option(help="Folder with NAME.jsonl of your own.")] = None,
     against: Annotated[str, typer.Option(help="Another checkpoint: paired differences, corrected p-values.")] = "",
@@ -156,7 +159,7 @@ def evaluate(
 
         found = benchmarks_command(
             checkpoint, tasks, against=against, output=output, limit=limit, shots=shots, chat=chat, samples=samples,
-            temperature=temperature, max_new_tokens=max_new_tokens, seed=seed, folder=data,
+            temperature=temperature, max_new_tokens=max_new_tokens, seed=seed, folder=data, lengths=lengths,
         )  # fmt: skip
         show(found, True) if as_json else print_benchmarks(found)
         return

@@ -1,7 +1,8 @@
 """One checkpoint on one task: an item a row, so that any two checkpoints can be compared on the same questions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from components.evaluation.harness.task import (
 )
 from components.evaluation.items import Items
 from components.evaluation.significance import Alternative, adjusted, paired_p_value
-from components.evaluation.statistics import Estimate, mean, paired_difference, proportion
+from components.evaluation.small_samples import compared
+from components.evaluation.statistics import Estimate, mean, proportion
 from components.stage import StageError
+from model.tokenizer import Tokenizer
 
 LOWER_IS_BETTER = ("bits_per_byte",)
 
@@ -44,6 +47,8 @@ class Settings:
     seed: int = 0
     folder: Path | None = None
     """Data of the user's own, ``NAME.jsonl`` for each task."""
+    lengths: tuple[int, ...] = ()
+    """Tokens of context that sized tasks are made for; by default the model's own, twice and four times it."""
 
 
 @dataclass
@@ -57,24 +62,32 @@ class Outcome:
     """Prompts that lost their beginning because the context is short."""
 
 
-def questions_of(task: Task, settings: Settings) -> tuple[Form, list[Question]]:
-    """The form and the questions that are asked. StageError where the task cannot be asked like that."""
+def questions_of(task: Task, settings: Settings, tokenizer: Tokenizer | None = None) -> tuple[Form, list[Question]]:
+    """The form and the questions that are asked; sized tasks need the ``tokenizer`` and ``lengths``. StageError where
+    the task cannot be asked like that."""
     if task.conversations_only and not settings.chat:
         raise StageError(
             f"task {task.name} is asked in conversations only, and this checkpoint has none (or --no-chat)"
         )
     if settings.samples > 1 and settings.temperature == 0:
         raise StageError(f"{settings.samples} samples at temperature 0 are one answer many times: raise --temperature")
-    questions = task.load(settings.folder)
+    if task.sized:
+        assert tokenizer is not None and settings.lengths
+        count = settings.limit or task.examples
+        questions = [q for n in settings.lengths for q in task.sized(tokenizer, n, count, settings.folder)]
+    else:
+        questions = task.load(settings.folder)
     if settings.chat:
         questions = [task.conversation(question) for question in questions]
     examples, questions = take_examples(task, questions, settings.shots)
-    return Form(examples, settings.chat), questions[: settings.limit]
+    return Form(examples, settings.chat), questions if task.sized else questions[: settings.limit]
 
 
 def measure(subject: Subject, task: Task, settings: Settings, advance: Advance = lambda done: None) -> Outcome:
     """Ask the questions, judge the answers. ``advance`` is called with the number of questions done."""
-    form, questions = questions_of(task, settings)
+    if task.sized and not settings.lengths:
+        settings = replace(settings, lengths=tuple(subject.trained * times for times in (1, 2, 4)))
+    form, questions = questions_of(task, settings, subject.tokenizer)
     outcome, before = Outcome(), subject.truncated
     if task.kind == "rolling":
         _predict(subject, task, questions, outcome)
@@ -84,12 +97,15 @@ def measure(subject: Subject, task: Task, settings: Settings, advance: Advance =
         add(outcome.items, task.name, questions, scores)
     else:
         assert task.judge is not None
-        written = subject.write(
-            [prompt_tokens(subject.tokenizer, question, form) for question in questions],
-            max_new_tokens=settings.max_new_tokens or task.max_new_tokens,
-            until=task.until, temperature=settings.temperature, top_p=settings.top_p,
-            samples=settings.samples, seed=settings.seed, advance=advance,
-        )  # fmt: skip
+        written = []
+        for length, part in groupby(questions, key=lambda question: question.length):
+            with subject.reaching(length):
+                written += subject.write(
+                    [prompt_tokens(subject.tokenizer, question, form) for question in part],
+                    max_new_tokens=settings.max_new_tokens or task.max_new_tokens,
+                    until=task.until, temperature=settings.temperature, top_p=settings.top_p,
+                    samples=settings.samples, seed=settings.seed, advance=advance,
+                )  # fmt: skip
         outcome.answers = {q.id: given for q, given in zip(questions, written, strict=True)}
         add(outcome.items, task.name, questions, task.judge(questions, written))
     outcome.truncated = subject.truncated - before
@@ -157,7 +173,7 @@ def compare(after: pd.DataFrame, before: pd.DataFrame, seed: int) -> list[dict[s
     for metric, part in both.groupby("metric", sort=True):
         name = str(metric)
         weights = None if (part["weight"] == 1).all() else part["weight"]
-        gap = paired_difference(part["score"], part["score_before"], weights=weights, seed=seed)
+        gap = compared(part["score"], part["score_before"], weights=weights, seed=seed)
         worse: Alternative = "greater" if name.rpartition(".")[2] in LOWER_IS_BETTER else "less"
         p_value = paired_p_value(part["score"], part["score_before"], alternative=worse, seed=seed)
         rows.append({"metric": name, "difference": gap.as_dict(), "worse_p": p_value})

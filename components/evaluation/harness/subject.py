@@ -1,7 +1,8 @@
 """The checkpoint that is asked: log-likelihoods of given continuations, and written answers."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +21,11 @@ BATCH_TOKENS = 2_048
 LOGITS = 16 * 1024 * 1024
 """Most logits held at once (elements)."""
 
+HELD = 64 * 1024
+"""Tokens of all texts together that are held at once where they are longer than the model's context."""
+TEMPLATE = 64
+"""Tokens that a conversation puts around a text."""
+
 Tokens = Sequence[int]
 Advance = Callable[[int], None]
 
@@ -32,6 +38,7 @@ class Subject:
         self.model = load_model(Path(folder), device=device).eval()
         self.tokenizer = Tokenizer.load(folder)
         self.context = self.model.config.context_length
+        self.trained = self.model.config.max_position_embeddings
         self.truncated = 0
         self._engine: Engine | None = None
 
@@ -40,8 +47,25 @@ class Subject:
         """One for all tasks: beginnings that prompts share (the examples) are read once."""
         if self._engine is None:
             rows = ROWS if self.model.output_weight.device.type == "cpu" else 8 * ROWS
-            self._engine = Engine(self.model, self.tokenizer, max_running=rows, chunk_tokens=2_048)
+            beyond = self.context if self.context > self.model.config.context_length else None
+            if beyond:
+                rows = max(1, min(rows, HELD // beyond))
+            self._engine = Engine(self.model, self.tokenizer, max_running=rows, chunk_tokens=2_048, context=beyond)
         return self._engine
+
+    @contextmanager
+    def reaching(self, length: int) -> Iterator[None]:
+        """Inside, texts of ``length`` tokens are read in their template, although the model's own context may be
+        shorter; 0: nothing changes."""
+        own, engine = self.context, self._engine
+        if not length or length + TEMPLATE <= own:
+            yield
+            return
+        self.context, self._engine = length + TEMPLATE, None
+        try:
+            yield
+        finally:
+            self.context, self._engine = own, engine
 
     # ---- likelihood -------------------------------------------------------------------------------------
 

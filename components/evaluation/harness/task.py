@@ -35,6 +35,8 @@ class Question:
     """How the answer begins in a conversation: it is given, not generated."""
     tools: tuple[dict[str, Any], ...] = ()
     """Functions that may be called; conversations only."""
+    length: int = 0
+    """Of a task that is made for a length of context: that length in tokens, which may be beyond the model's own."""
 
 
 Scores = list[dict[str, float]]
@@ -58,6 +60,10 @@ class Task:
     """How a question is put in a conversation, where that differs."""
     has_examples: bool = True
     """A right answer is known, so that questions can be shown with theirs."""
+    sized: Callable[[Tokenizer, int, int, Path | None], list[Question]] | None = None
+    """``sized(tokenizer, length, count, folder)``: questions made for a length of context; ``load`` is not called."""
+    examples: int = 0
+    """Questions of each length, where no limit is given."""
 
 
 @dataclass(frozen=True)
