@@ -7,38 +7,30 @@ words that there is (blanks for cleaning, one regular expression for MinHash) in
 take turns; seconds are processor time of all threads, so that other work on the machine counts for neither. Only the
 tokenizing with all cores is wall-clock time, which wants a machine with nothing else to do.
 
-Memory is the peak of the process that runs a stage and of the largest of its pool's processes. Inputs of other sizes
-are pieces of the same documents again and again, each with a number of its own: of a size at which the smallest input
-already fills a Parquet row group and several shards, which is what memory is bounded by.
-
-The rates of one core are what ``qwenforge plan`` extrapolates the data stages from (``data_rates.py``).
+Memory (``data_memory.py``) is that of the stages ``clean``, ``deduplicate`` and ``shards``. The rates of one core are
+what ``qwenforge plan`` extrapolates the data stages from (``data_rates.py``). ``--only`` measures a part; what FILE
+holds of the others is kept, so that a long measurement can be made in several goes:
 
     qwenforge bench data --turns 5 --megabytes 10 100 1000 --json benchmarks/results/DATE-data.json
+    qwenforge bench data --only clean --megabytes 1000 --json benchmarks/results/DATE-data.json
 """
 
 import argparse
 import json
-import multiprocessing
 import os
 import re
-import shutil
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import data_rates
-from benchmarks.harness import peak_memory
-from benchmarks.plain_run import run_stage
-from components.data.clean import CleanConfig, clean
+from benchmarks import data_memory, data_rates
 from components.data.code_layout import encode_documents
 from components.data.deduplicate import DeduplicateConfig
-from components.data.documents import Document, new_document, write_documents
+from components.data.documents import Document
 from components.data.filters import FilterConfig, reason_to_drop
 from components.data.ingest import IngestConfig
 from components.data.minhash import WordHasher, shingle_hashes, signatures
@@ -53,10 +45,9 @@ TARGETS = {"cleaning": 3.0, "MinHash signatures": 3.0, "tokenizing": 0.9, "token
 FLAT = 1.25
 """Most that the peak of the largest input may be of that of the smallest."""
 WALL = ("tokenizing, all cores",)
-PIECE = 1_500
-"""Characters of a document in the inputs that memory is measured on."""
 REPEATS = 8
 """How often the documents are taken for tokenizing with all cores: a batch has to keep them busy."""
+PARTS = ("rates", *data_memory.STAGES)
 
 
 def main(given: list[str] | None = None) -> int:
@@ -65,45 +56,82 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--documents", type=int, default=1_000)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--megabytes", type=int, nargs="*", default=[10, 100], help="inputs to measure memory on")
-    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="rates, or the memory of a stage")
+    parser.add_argument("--json", type=Path, help="write the result here, beside what is there of other parts")
     arguments = parser.parse_args(given)
+    facts: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "host": describe_host()}
+    if arguments.json and arguments.json.is_file():
+        kept = json.loads(arguments.json.read_text(encoding="utf-8"))
+        if kept["host"] != facts["host"]:
+            parser.error(f"--json: {arguments.json} was measured on another machine; name another file")
+        facts = kept | facts
+
+    def keep() -> None:
+        if arguments.json:
+            arguments.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
     documents = sample(arguments.documents)
-    size = sum(len(document.text.encode()) for document in documents) / 1e6
     with TemporaryDirectory() as name:
-        folder = Path(name)
-        ours, theirs = tokenizing(documents)
-        pairs = {"cleaning": cleaning(), "MinHash signatures": minhash(folder), "tokenizing": (ours, theirs)}
-        rows = {name: compare(*pair, documents, arguments.turns) for name, pair in pairs.items()}
-        os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        rows["tokenizing, all cores"] = compare(ours, theirs, REPEATS * documents, arguments.turns, time.perf_counter)
-        peaks = {megabytes: memory(documents, megabytes, folder) for megabytes in sorted(arguments.megabytes)}
-        rates = data_rates.measure(documents, folder / "rates")
-    for name, row in rows.items():
-        times, clock = (REPEATS, "wall clock") if name in WALL else (1, "processor time")
-        print(
-            f"{name:22} {row['ratio']:6.2f}x [{row['low']:.2f}, {row['high']:.2f}]  "
-            f"{times * len(documents) / row['seconds']:>8,.0f} documents/s, {times * size / row['seconds']:.2f} MB/s "
-            f"of {clock}"
-        )
-    for megabytes, peak in peaks.items():
-        print(f"cleaning {megabytes:>5} MB: peak {peak['main'] / 1e6:,.0f} MB, a worker {peak['worker'] / 1e6:,.0f} MB")
-    for name, rate in rates["rates"].items():
-        print(f"one core, {name:20} {rate / 1e6:8.2f} MB/s")
-    missed = [name for name, least in TARGETS.items() if rows[name]["ratio"] < least]
-    missed += [f"memory of the {part} process" for part in ("main", "worker") if grows(peaks, part)]
+        if "rates" in arguments.only:
+            facts |= rates(documents, arguments.turns, Path(name))
+            keep()
+        peaks = facts.setdefault("peak_bytes", {})
+        for stage in data_memory.STAGES:
+            for megabytes in arguments.megabytes if stage in arguments.only else ():
+                peak = data_memory.measure(stage, documents, megabytes, Path(name))
+                peaks.setdefault(stage, {})[str(megabytes)] = peak
+                keep()
+    print_facts(facts)
+    missed = below_target(facts)
     print(f"below target: {', '.join(missed)}" if missed else "all targets met")
-    if arguments.json:
-        facts = {
-            "date": datetime.now(UTC).date().isoformat(), "host": describe_host(), "documents": len(documents),
-            "megabytes": round(size, 3), "rows": rows, "peak_bytes": peaks, **rates,
-        }  # fmt: skip
-        arguments.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return 1 if missed else 0
 
 
-def grows(peaks: dict[int, dict[str, int]], part: str) -> bool:
-    """Whether the largest input needs more memory than the smallest."""
-    sizes = [peak[part] for _, peak in sorted(peaks.items())]
+def rates(documents: list[Document], turns: int, folder: Path) -> dict[str, Any]:
+    """Everything but memory: ``rows`` (ratios to the peers) and what ``data_rates`` finds."""
+    ours, theirs = tokenizing(documents)
+    pairs = {"cleaning": cleaning(), "MinHash signatures": minhash(folder), "tokenizing": (ours, theirs)}
+    rows = {name: compare(*pair, documents, turns) for name, pair in pairs.items()}
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    rows["tokenizing, all cores"] = compare(ours, theirs, REPEATS * documents, turns, time.perf_counter)
+    size = sum(len(document.text.encode()) for document in documents) / 1e6
+    return {
+        "documents": len(documents), "megabytes": round(size, 3), "rows": rows,
+        **data_rates.measure(documents, folder / "rates"),
+    }  # fmt: skip
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """What was measured, in this go or before."""
+    for name, row in facts.get("rows", {}).items():
+        times, clock = (REPEATS, "wall clock") if name in WALL else (1, "processor time")
+        print(
+            f"{name:22} {row['ratio']:6.2f}x [{row['low']:.2f}, {row['high']:.2f}]  "
+            f"{times * facts['documents'] / row['seconds']:>8,.0f} documents/s, "
+            f"{times * facts['megabytes'] / row['seconds']:.2f} MB/s of {clock}"
+        )
+    for stage, peaks in facts["peak_bytes"].items():
+        for megabytes, peak in sorted(peaks.items(), key=lambda item: int(item[0])):
+            print(
+                f"{stage:12} {megabytes:>5} MB: peak {peak['main'] / 1e6:,.0f} MB, "
+                f"a worker {peak['worker'] / 1e6:,.0f} MB"
+            )
+    for name, rate in facts.get("rates", {}).items():
+        print(f"one core, {name:20} {rate / 1e6:8.2f} MB/s")
+
+
+def below_target(facts: dict[str, Any]) -> list[str]:
+    """What was measured and misses its target."""
+    rows = facts.get("rows", {})
+    missed = [name for name, least in TARGETS.items() if name in rows and rows[name]["ratio"] < least]
+    for stage, peaks in facts["peak_bytes"].items():
+        missed += [f"memory of {stage}, {part} process" for part in ("main", "worker") if grows(peaks, part)]
+    return missed
+
+
+def grows(peaks: dict[str, dict[str, int]], part: str) -> bool:
+    """Whether the largest input needs more memory than the smallest that needs such a process at all."""
+    sizes = [peak[part] for _, peak in sorted(peaks.items(), key=lambda item: int(item[0])) if peak[part]]
     return len(sizes) > 1 and sizes[-1] > FLAT * sizes[0]
 
 
@@ -209,57 +237,6 @@ def splitter(pattern: str) -> Any:
             return [match.span() for match in words.finditer(text)]
 
     return Splitter()
-
-
-def memory(documents: list[Document], megabytes: int, folder: Path) -> dict[str, int]:
-    """Peak bytes of a process that cleans ``megabytes`` of text, and of the largest of its pool's processes."""
-    corpus = folder / f"corpus-{megabytes}"
-    pieces = [d.text[start : start + PIECE] for d in documents for start in range(0, len(d.text), PIECE)]
-
-    def repeated() -> Any:
-        size = number = 0
-        while size < megabytes * 1e6:
-            text = f"{pieces[number % len(pieces)]} {number}"
-            size += len(text.encode())
-            number += 1
-            yield new_document(text, source="made", language="en")
-
-    write_documents(corpus, repeated())
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=clean_and_report, args=(corpus, folder / f"clean-{megabytes}", sender))
-    process.start()
-    sender.close()
-    try:
-        peaks = receiver.recv()
-    except EOFError:
-        raise SystemExit(f"cleaning {megabytes} MB: its process died (its own error stands above)") from None
-    process.join()
-    shutil.rmtree(corpus)
-    shutil.rmtree(folder / f"clean-{megabytes}")
-    return dict(peaks)
-
-
-def clean_and_report(corpus: Path, folder: Path, sender: Any) -> None:
-    """Clean, and send the peaks through ``sender``."""
-    largest = 0
-    over = threading.Event()
-
-    def watch() -> None:
-        nonlocal largest
-        while not over.wait(0.05):  # the system keeps each one's high-water mark as long as it lives
-            for child in multiprocessing.active_children():
-                with suppress(OSError):
-                    largest = max(largest, peak_memory(child.pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        run_stage(clean, CleanConfig(), folder, documents=corpus)
-    finally:
-        over.set()
-        watcher.join()
-    sender.send({"main": peak_memory(), "worker": largest})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ CLEANED, DEDUPLICATED = 0.23, 0.12
 """Shares of the extracted documents that are left after these stages."""
 CORES_PER_GPU = 16
 """Of a host: an eight-GPU server has about 128."""
-SIGNATURE_BYTES = 40
+SIGNATURE_BYTES = 24
 """A document's digest and length; four more for each entry of its signature."""
 KEPT_COPIES = ("quality", "domains", "mixture", "decontaminate")
 """Stages that write the deduplicated documents again, as an artifact of their own."""

@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.data.clean import CleanConfig, language_of
-from components.data.deduplicate import (
-    DeduplicateConfig,
-    best_of_clusters,
-    connected,
-    exact_pairs,
-    load,
-    sign_file,
-)
+from components.data.deduplicate import DeduplicateConfig, best_of_clusters, connected
 from components.data.documents import (
     Document,
     document_files,
@@ -35,7 +28,7 @@ from components.data.documents import (
     write_documents,
     write_file,
 )
-from components.data.minhash import candidate_pairs, estimated_similarity
+from components.data.near_copies import documents_in, exact_pairs, is_signed, lengths_of, near_pairs, sign_file
 from components.data.pool import map_shards
 from components.stage import StageError
 
@@ -162,18 +155,14 @@ def _relatives(corpora: Corpora, corpus: Path, held_out: Path) -> np.ndarray:
 def _clusters(corpora: Corpora, corpus: Path, held_out: Path) -> tuple[np.ndarray, np.ndarray, int]:
     """Cluster and length of the held-out documents and then of ``corpus``, and how many the held-out ones are."""
     files = [*document_files(held_out), *document_files(corpus)]
-    states = [file.with_suffix(".npz") for file in document_files(held_out)]
-    states += [held_out.with_name(f"{corpus.name}-{file.stem}.npz") for file in document_files(corpus)]
+    states = [file.with_suffix("") for file in document_files(held_out)]
+    states += [held_out.with_name(f"{corpus.name}-{file.stem}") for file in document_files(corpus)]
     jobs = [(corpora.deduplicate, file, state) for file, state in zip(files, states, strict=True)]
-    list(map_shards(sign_file, [job for job in jobs if not job[2].is_file()]))
-    parts = [load(state) for state in states]
-    signature = np.concatenate([part["signatures"] for part in parts])
-    pairs = candidate_pairs(signature, corpora.deduplicate.bands)
-    near = pairs[estimated_similarity(signature, pairs) >= corpora.deduplicate.min_similarity]
-    exact = exact_pairs(np.concatenate([part["digests"] for part in parts]))
-    lengths = np.concatenate([part["lengths"] for part in parts])
-    first = sum(len(part["lengths"]) for part, file in zip(parts, files, strict=True) if file.parent == held_out)
-    return connected(len(lengths), np.concatenate([exact, near])), lengths, first
+    list(map_shards(sign_file, [job for job in jobs if not is_signed(job[2])]))
+    near, _ = near_pairs(states, corpora.deduplicate.min_similarity)
+    lengths = lengths_of(states)
+    first = sum(documents_in(state) for state, file in zip(states, files, strict=True) if file.parent == held_out)
+    return connected(len(lengths), np.concatenate([exact_pairs(states), near])), lengths, first
 
 
 def _once(folder: Path, documents: Any) -> Path:

@@ -5,6 +5,7 @@ threshold. Precision: of documents dropped as near copies, the exact Jaccard sim
 """
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from components.data.deduplicate import DeduplicateConfig
 from components.data.documents import read_documents
-from components.data.minhash import WordHasher, candidate_pairs, estimated_similarity, shingle_hashes, signatures
+from components.data.minhash import WordHasher, shingle_hashes, signatures
+from components.data.near_copies import near_pairs, save_signatures
 from components.data.statistics import share_above
 from components.data.words import comparable_words
 
@@ -22,18 +24,22 @@ CHECKED = 400
 
 
 def measure(
-    config: DeduplicateConfig, corpus: Path, signature: np.ndarray, cluster: np.ndarray, keep: np.ndarray, seed: int
-) -> list[dict[str, Any]]:
+    config: DeduplicateConfig, corpus: Path, states: Sequence[Path], state: Path, cluster: np.ndarray,
+    keep: np.ndarray, seed: int,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Keyword arguments of two effects: recall on planted near copies, share of drops that were no duplicates.
 
-    ``signature`` (documents, permutations); ``cluster`` and ``keep`` (documents,) as found without the probes.
+    ``states`` hold the corpus's signatures, ``state`` will hold the probes'; ``cluster`` and ``keep`` (documents,) as
+    found without the probes.
     """
     rng = random.Random(f"{seed}-deduplicate-probe")
     dropped = np.flatnonzero(~keep)
-    checked = sorted(rng.sample(dropped.tolist(), min(CHECKED, len(dropped))))
-    kept_of = dict(zip(cluster[keep].tolist(), np.flatnonzero(keep).tolist(), strict=True))
+    checked = sorted(int(dropped[i]) for i in rng.sample(range(len(dropped)), min(CHECKED, len(dropped))))
+    kept_of = np.zeros(int(cluster.max(initial=-1)) + 1, dtype=np.int64)
+    kept_of[cluster[keep]] = np.flatnonzero(keep)
+    kept_for = {i: int(kept_of[cluster[i]]) for i in checked}
     originals = sorted(rng.sample(range(len(keep)), min(4 * config.probes, len(keep))))
-    wanted = {*originals, *checked, *(kept_of[int(cluster[i])] for i in checked)}
+    wanted = {*originals, *checked, *kept_for.values()}
     words = {i: comparable_words(d.text) for i, d in enumerate(read_documents(corpus)) if i in wanted}
 
     effects = []
@@ -41,7 +47,7 @@ def measure(
     if planted:
         probes = [edited(words[i], config.probe_edits, rng) for i in planted]
         same = sum(probe == words[i] for probe, i in zip(probes, planted, strict=True))
-        found = find(config, signature, cluster, probes, planted)
+        found = find(config, states, state, cluster, probes, planted)
         effects.append({
             "name": "planted near copies found", **share_above(found, len(planted), same / len(planted)),
             "note": f"{len(planted)} documents with {config.probe_edits:.0%} of their words edited; "
@@ -49,8 +55,7 @@ def measure(
         })  # fmt: skip
     if checked:
         wrong = sum(
-            jaccard(words[i], words[kept_of[int(cluster[i])]], config.shingle) < config.min_similarity - 0.15
-            for i in checked
+            jaccard(words[i], words[kept_for[i]], config.shingle) < config.min_similarity - 0.15 for i in checked
         )
         effects.append({
             "name": "dropped though not alike", "better": "lower",
@@ -62,18 +67,21 @@ def measure(
 
 
 def find(
-    config: DeduplicateConfig, signature: np.ndarray, cluster: np.ndarray, probes: list[list[str]], planted: list[int]
-) -> int:
+    config: DeduplicateConfig, states: Sequence[Path], state: Path, cluster: np.ndarray, probes: list[list[str]],
+    planted: list[int],
+) -> int:  # fmt: skip
     """How many probes pair with a document of their original's cluster."""
     hasher = WordHasher()
     shingles = [shingle_hashes(hasher(words), config.shingle) for words in probes]
-    documents = len(signature)
-    both = np.concatenate([signature, signatures(shingles, config.bands * config.rows)])
-    pairs = candidate_pairs(both, config.bands)
-    pairs = pairs[(pairs[:, 1] >= documents) & (pairs[:, 0] < documents)]
-    pairs = pairs[estimated_similarity(both, pairs) >= config.min_similarity]
+    signature = signatures(shingles, config.bands * config.rows)
+    save_signatures(state, signature, config.bands, [bytes(16)] * len(probes), [0] * len(probes))
+    documents = len(cluster)
+    pairs, _ = near_pairs([*states, state], config.min_similarity, since=documents)
     targets = cluster[np.array(planted)]
-    hits = {int(probe) - documents for match, probe in pairs if cluster[match] == targets[probe - documents]}
+    hits = {
+        int(probe) - documents for match, probe in pairs
+        if match < documents and cluster[match] == targets[probe - documents]
+    }  # fmt: skip
     return len(hits)
 
 

@@ -7,7 +7,6 @@ On request the best document is kept instead (``keep_best.py``), and spans of te
 cut out of all but the first (``repeated_spans.py``).
 """
 
-import hashlib
 import json
 import operator
 from collections import Counter
@@ -82,24 +81,25 @@ def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
 
     from components.data.dedup_probe import measure
     from components.data.documents import document_files, read_documents, write_documents
-    from components.data.minhash import candidate_pairs, estimated_similarity
+    from components.data.near_copies import (
+        documents_in,
+        exact_pairs,
+        is_signed,
+        lengths_of,
+        near_pairs,
+        sign_file,
+    )
     from components.data.span_cutter import SpanCutter
 
     files = document_files(inputs["documents"])
-    states = [run.state / f"{file.stem}.npz" for file in files]
-    todo = [(config, *job) for job in zip(files, states, strict=True) if not job[1].is_file()]
+    states = [run.state / file.stem for file in files]
+    todo = [(config, *job) for job in zip(files, states, strict=True) if not is_signed(job[1])]
     with run.progress(len(files) + 2, "deduplicate", start=len(files) - len(todo)) as progress:
         for _ in map_shards(sign_file, todo, layout=run.layout):
             progress.advance()
-        parts = [load(state) for state in states]
-        digests = np.concatenate([part["digests"] for part in parts])
-        lengths = np.concatenate([part["lengths"] for part in parts])
-        signature = np.concatenate([part["signatures"] for part in parts])
-
-        exact = exact_pairs(digests)
-        pairs = candidate_pairs(signature, config.bands)
-        similarity = estimated_similarity(signature, pairs)
-        near = pairs[similarity >= config.min_similarity]
+        lengths = lengths_of(states)
+        exact = exact_pairs(states)
+        near, candidates = near_pairs(states, config.min_similarity)
         progress.advance()
         cluster = connected(len(lengths), np.concatenate([exact, near]))
         if config.keep == "quality":
@@ -109,9 +109,9 @@ def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
             keep = best_by_quality(cluster, lengths, quality_of(inputs["documents"].path, several, run.seed))
         else:
             keep = best_of_clusters(cluster, lengths, config.length_tolerance)
-        probe = measure(config, inputs["documents"].path, signature, cluster, keep, run.seed)
+        probe = measure(config, inputs["documents"].path, states, run.state / "probes", cluster, keep, run.seed)
         progress.advance()
-    cutter = SpanCutter(config.repeated_span_words, files, [len(part["lengths"]) for part in parts], keep, run)
+    cutter = SpanCutter(config.repeated_span_words, files, [documents_in(state) for state in states], keep, run)
 
     totals: Counter[str] = Counter()
     sources: Counter[str] = Counter()
@@ -135,7 +135,7 @@ def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
     write_documents(run.output, kept())
     write_clusters(run.output / "clusters.jsonl", inputs["documents"].path, cluster, keep)
     cutter.write_most_repeated(run.output / "repeated-spans.jsonl")
-    copies = len(digests) - len(np.unique(digests))
+    copies = len(exact)
     run.info(f"{copies} exact and {len(keep) - int(keep.sum()) - copies} near duplicates of {len(keep)} documents")
     return {
         **dict(sorted(totals.items())),
@@ -144,57 +144,10 @@ def deduplicate(config: DeduplicateConfig, inputs: Inputs, run: Run) -> Summary:
         "by_reason": {"exact duplicate": copies, "near duplicate": len(keep) - int(keep.sum()) - copies}
         | cutter.reasons,
         "clusters": int((np.bincount(cluster) > 1).sum()),
-        "candidate_pairs": len(pairs),
+        "candidate_pairs": candidates,
         "half_similarity": round(half_similarity(config.bands, config.rows), 4),
         "effects": [effect(**measured) for measured in [*probe, *cutter.effects]],
     }
-
-
-def sign_file(job: tuple[DeduplicateConfig, Path, Path]) -> None:
-    """Digest, length and MinHash signature of every document of a file, into ``state`` (npz)."""
-    import numpy as np
-
-    from components.data.documents import read_file
-    from components.data.minhash import WordHasher, shingle_hashes, signatures
-    from components.data.words import comparable_words
-
-    config, file, state = job
-    hasher = WordHasher()
-    digests: list[str] = []
-    lengths: list[int] = []
-    shingles = []
-    for document in read_file(file):
-        words = comparable_words(document.text)
-        # Code without its punctuation is not the same code; a text of punctuation only is compared as it is.
-        exact = " ".join(document.text.split()) if document.language == "code" or not words else " ".join(words)
-        digests.append(hashlib.sha256(exact.encode()).hexdigest()[:32])
-        lengths.append(len(document.text))
-        shingles.append(shingle_hashes(hasher(words), config.shingle))
-    state.parent.mkdir(parents=True, exist_ok=True)
-    temporary = state.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        np.savez(
-            stream, digests=np.array(digests, dtype="S32"), lengths=np.array(lengths, dtype=np.int64),
-            signatures=signatures(shingles, config.bands * config.rows),
-        )  # fmt: skip
-    temporary.replace(state)
-
-
-def load(state: Path) -> dict[str, "np.ndarray"]:
-    import numpy as np
-
-    with np.load(state) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
-def exact_pairs(digests: "np.ndarray") -> "np.ndarray":
-    """Each document with the first of equal digest: (pairs, 2)."""
-    import numpy as np
-
-    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
-    original = first[inverse]
-    copies = np.flatnonzero(original != np.arange(len(digests)))
-    return np.stack([original[copies], copies], axis=1)
 
 
 def connected(documents: int, pairs: "np.ndarray") -> "np.ndarray":

@@ -94,26 +94,36 @@ def _grouped(shingles: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 
 def candidate_pairs(signature: np.ndarray, bands: int) -> np.ndarray:
-    """Distinct pairs (i, j), i < j, that share a band: (pairs, 2) int64.
-
-    Within a bucket each document is paired with the bucket's first and with the one before it, not with all: enough
-    to connect the bucket, and linear in its size.
-    """
+    """Distinct pairs (i, j), i < j, that share a band of ``signature`` (documents, permutations): (pairs, 2) int64."""
     documents, width = signature.shape
-    rows = width // bands
-    pairs: list[np.ndarray] = []
-    for band in range(bands):
-        block = np.ascontiguousarray(signature[:, band * rows : (band + 1) * rows])
-        keys = block.view(np.dtype((np.void, block.dtype.itemsize * rows))).ravel()
-        _, bucket = np.unique(keys, return_inverse=True)
-        order = np.argsort(bucket, kind="stable")
-        same = bucket[order][1:] == bucket[order][:-1]
-        starts = np.flatnonzero(np.r_[True, ~same])
-        first = order[np.repeat(starts, np.diff(np.r_[starts, documents]))]
+    blocks = signature.reshape(documents, bands, width // bands)
+    return distinct(bucket_pairs(blocks[:, band], np.arange(documents)) for band in range(bands))
+
+
+def bucket_pairs(keys: np.ndarray, rows: np.ndarray, previous: bool = True) -> np.ndarray:
+    """Pairs (i, j), i < j, of documents ``rows`` (documents,), ascending, with equal ``keys`` (documents, entries).
+
+    Within a bucket each document is paired with the bucket's first and, with ``previous``, with the one before it,
+    not with all: enough to connect the bucket, and linear in its size.
+    """
+    order = np.lexsort(keys.T[::-1])  # stable: ascending within a bucket
+    same = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+    order = rows[order]
+    starts = np.flatnonzero(np.r_[True, ~same])
+    first = order[np.repeat(starts, np.diff(np.r_[starts, len(order)]))] if len(order) else order
+    pairs = [np.stack([first[1:][same], order[1:][same]], axis=1)]
+    if previous:
         pairs.append(np.stack([order[:-1][same], order[1:][same]], axis=1))
-        pairs.append(np.stack([first[1:][same], order[1:][same]], axis=1))
-    found = np.concatenate(pairs) if pairs else np.zeros((0, 2), dtype=np.int64)
-    return np.unique(found, axis=0)
+    return np.concatenate(pairs)
+
+
+def distinct(found: Iterable[np.ndarray]) -> np.ndarray:
+    """Every pair of several lists once, in order: (pairs, 2) int64. Lists are merged as they come."""
+    pairs = np.zeros((0, 2), dtype=np.int64)
+    for more in found:
+        if len(more):
+            pairs = np.unique(np.concatenate([pairs, more]), axis=0)
+    return pairs
 
 
 def estimated_similarity(signature: np.ndarray, pairs: np.ndarray) -> np.ndarray:

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from components.data.columns import load, save
 from components.data.documents import Document, read_file
 from components.data.minhash import WordHasher, shingle_hashes
 
 WINDOWS_AT_ONCE = 1 << 24
 """Windows whose hashes ``merge`` holds at a time: 24 bytes each."""
-HEADER = 128
-"""Bytes of an .npy file without values."""
 _WORD = re.compile(
     r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]"
     r"|[^\W_\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]+"
@@ -134,23 +133,3 @@ def read_cuts(results: Sequence[Path]) -> dict[int, list[Span]]:
         for document, start, end in load(result, "cuts")[0].tolist():
             found.setdefault(document, []).append((start, end))
     return found
-
-
-def column(stem: Path, name: str) -> Path:
-    return stem.with_name(f"{stem.name}-{name}.npy")
-
-
-def save(stem: Path, **columns: np.ndarray) -> None:
-    """Each column to a file of its own (so that it can be mapped), under a temporary name first."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for name, values in columns.items():
-        temporary = column(stem, name).with_suffix(".tmp")
-        with temporary.open("wb") as stream:
-            np.save(stream, values)
-        temporary.replace(column(stem, name))
-
-
-def load(stem: Path, *names: str) -> list[np.ndarray]:
-    """Columns, mapped into memory; an empty one cannot be."""
-    files = [column(stem, name) for name in names]
-    return [np.load(file, mmap_mode="r" if file.stat().st_size > HEADER else None) for file in files]

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from components.data.columns import column
 from components.data.documents import Document, document_id
 from components.data.pool import map_shards
 from components.data.repeated_spans import (
     Span,
     SpanJob,
-    column,
     count_words,
     find_cuts,
     merge,

@@ -1,0 +1,29 @@
+"""Columns of numbers that a stage leaves for its next step: one ``.npy`` file each, beside one another."""
+
+from pathlib import Path
+
+import numpy as np
+
+HEADER = 128
+"""Bytes of an .npy file without values."""
+
+
+def column(stem: Path, name: str) -> Path:
+    """Where a column lies."""
+    return stem.with_name(f"{stem.name}-{name}.npy")
+
+
+def save(stem: Path, **columns: np.ndarray) -> None:
+    """Each column to a file of its own (so that it can be mapped), under a temporary name first."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for name, values in columns.items():
+        temporary = column(stem, name).with_suffix(".tmp")
+        with temporary.open("wb") as stream:
+            np.save(stream, values)
+        temporary.replace(column(stem, name))
+
+
+def load(stem: Path, *names: str) -> list[np.ndarray]:
+    """Columns, mapped into memory; an empty one cannot be."""
+    files = [column(stem, name) for name in names]
+    return [np.load(file, mmap_mode="r" if file.stat().st_size > HEADER else None) for file in files]
