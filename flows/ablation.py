@@ -19,7 +19,7 @@ from infra.store import ArtifactStore, open_store
 
 MADE_HERE = ("raw", "rebalanced")
 NEEDED = ("ingest", "domains", "tokenizer")
-VERSION = 1
+VERSION = 2
 """Raise it when the same recipe would give another result."""
 
 
@@ -47,7 +47,7 @@ def ablate_command(path: Path, overrides: Sequence[str], first: str, second: str
         with display.live(), workspace(settings.home, key) as (output, state):
             corpora = Corpora(
                 store.open(digests["ingest"]).path, store.open(digests["domains"]).path, recipe.clean,
-                recipe.deduplicate, recipe.shards.held_out_share,
+                recipe.deduplicate, recipe.shards.held_out_share, recipe.ablation.held_out_documents,
             )  # fmt: skip
             run = StageRun(recipe.seed, output, state, settings.device, display, lambda values, step: None)
             ablate(recipe.ablation, recipe.mixture, corpora, store.open(digests["tokenizer"]).path, sides, run)

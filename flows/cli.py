@@ -314,7 +314,7 @@ def factories(
 
 @app.command()
 def ablate(
-    recipe: RecipeArgument,
+    recipe: RecipeArgument = Path("recipes/pocket.toml"),
     first: Annotated[
         str, typer.Option(help="raw, rebalanced, or a corpus or mixture: digest, or folder of documents-*.parquet.")
     ] = "raw",

@@ -5,10 +5,11 @@ normalised and scrubbed as ``clean`` does it, so that a difference is due to whi
 ``rebalanced`` is what cleaning, deduplication, quality scoring and the mixture solver make of the same corpus, without
 synthetic documents. Labelled junk, which is ingested to measure the filters with, is in neither.
 
-Held out is a share of the documents that all filters let pass; a document of either side that is a duplicate or a near
-duplicate of one of them is not trained on.
+Held out is a share of the documents that all filters let pass, a larger one of small domains, so that each has enough
+to measure on; a document of either side that is a duplicate or a near duplicate of one of them is not trained on.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from components.stage import StageError
 if TYPE_CHECKING:
     from components.data.mixture import MixtureConfig
 
+MOST_HELD_OUT = 0.2
+"""Of a domain's documents."""
 LOST = "(dropped by the filters)"
 """Stands in the place of a domain for held-out documents that only the raw side has."""
 
@@ -48,25 +51,37 @@ class Corpora:
     clean: CleanConfig
     deduplicate: DeduplicateConfig
     held_out_share: float
+    held_out_documents: int = 0
+    """Wanted of every domain, up to ``MOST_HELD_OUT`` of it."""
 
 
 def hold_out(corpora: Corpora, folder: Path) -> Path:
     """Write the held-out documents that all filters let pass; returns the folder, as all writers here do."""
 
+    counts = Counter(document.domain for document in read_documents(corpora.filtered))
+    shares = {
+        domain: max(corpora.held_out_share, min(MOST_HELD_OUT, corpora.held_out_documents / count))
+        for domain, count in counts.items()
+    }
+
     def chosen() -> Iterator[Document]:
-        return (d for d in read_documents(corpora.filtered) if is_held_out(d.id, corpora.held_out_share))
+        return (d for d in read_documents(corpora.filtered) if is_held_out(d.id, shares[d.domain]))
 
     if not any(True for _ in chosen()):
         raise StageError(f"{corpora.filtered}: nothing is held out; raise shards.held_out_share")
     return _once(folder, chosen)
 
 
-def rebalanced(corpora: Corpora, mixture: "MixtureConfig", seed: int, folder: Path) -> tuple[Path, dict[str, Any]]:
+def rebalanced(
+    corpora: Corpora, mixture: "MixtureConfig", seed: int, held_out: Path, folder: Path
+) -> tuple[Path, dict[str, Any]]:
     """Write the filtered documents with the solver's copies; also the solver's shares."""
     from components.data.mixture_solver import choose, document_table
 
+    left_out = {document.id for document in read_documents(held_out)}
+
     def documents() -> Iterator[Document]:
-        return (d for d in read_documents(corpora.filtered) if not is_held_out(d.id, corpora.held_out_share))
+        return (d for d in read_documents(corpora.filtered) if d.id not in left_out)
 
     table = document_table(documents())
     if table.empty:

@@ -41,7 +41,12 @@ class AblationConfig(TrainingConfig):
     sequence_length: int = Field(256, ge=8)
     batch_tokens: int = Field(2048, ge=8, description="tokens an update")
     seeds: int = Field(3, ge=2, description="models of each side")
-    tokens_per_domain: int = Field(20_000, ge=1, description="most held-out tokens scored of a domain")
+    held_out_documents: int = Field(
+        200,
+        ge=0,
+        description="wanted of every domain: where shards.held_out_share of it is fewer, up to a fifth is taken",
+    )
+    tokens_per_domain: int = Field(40_000, ge=1, description="most held-out tokens scored of a domain")
     document_tokens: int = Field(1_024, ge=2, description="tokens scored of a document, from its start")
 
 
@@ -141,7 +146,7 @@ def _corpora(
             encoded = sum(map(len, Tokenizer.load(tokenizer).encode_batch(texts)))
             ratio = sum(len(text.encode()) for text in texts) / max(1, encoded)
             budget = mixture.model_copy(update={"budget_bytes": round(1.1 * ratio * config.tokens)})
-            folder, shares = arms.rebalanced(corpora, budget, run.seed, target)
+            folder, shares = arms.rebalanced(corpora, budget, run.seed, held_out, target)
             folders.append(folder)
     lost = run.state / "lost"
     return (held_out, lost) if lost.is_dir() else (held_out,), folders, shares

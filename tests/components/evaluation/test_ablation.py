@@ -1,12 +1,14 @@
 """Two mixtures, one model: what is held out stays out, tokens are equal, and good text beats noise."""
 
 import random
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import make_artifact, make_run
 
-from components.data.ablation_arms import LOST, Corpora
+from components.data.ablation_arms import LOST, Corpora, hold_out
 from components.data.clean import CleanConfig
 from components.data.deduplicate import DeduplicateConfig
 from components.data.documents import Document, new_document, read_documents, write_documents
@@ -117,6 +119,18 @@ def test_a_corpus_of_ones_own_is_compared_without_what_is_held_out(
     held_out = {body(document) for document in read_documents(run.state / "held-out")}
     assert held_out.isdisjoint(body(document) for document in read_documents(run.state / "own"))
     assert result["sides"][0]["documents"] > result["sides"][1]["documents"]
+
+
+def test_more_is_held_out_of_a_small_domain_but_a_fifth_at_most(corpora: Corpora, tmp_path: Path) -> None:
+    def held_out(wanted: int) -> Counter[str]:
+        folder = hold_out(replace(corpora, held_out_documents=wanted), tmp_path / str(wanted))
+        return Counter(document.domain for document in read_documents(folder))
+
+    fewest, some, most = held_out(0), held_out(30), held_out(10_000)
+    assert fewest["science"] < 25 < some["science"] < 45  # of 167
+    assert some["fiction"] == fewest["fiction"]  # a tenth of 333 is enough
+    assert 20 <= most["science"] <= 50
+    assert 45 <= most["fiction"] <= 90
 
 
 def test_nothing_held_out_is_said(corpora: Corpora, tokenizer: Path, tmp_path: Path) -> None:
