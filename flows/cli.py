@@ -330,6 +330,17 @@ def ablate(
 
 
 @app.command()
+def judge(
+    recipe: RecipeArgument = Path("recipes/pocket.toml"), set_: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """What the quality judge is worth: agreement by language, known labels, drift, and against the heuristics."""
+    from flows.judge import judge_command, print_judge
+
+    result = judge_command(recipe, set_ or [])
+    show(result, True) if as_json else print_judge(result)
+
+
+@app.command()
 def claims(
     recipe: Annotated[Path, typer.Argument(help="Recipe whose finished run the claims start from.")] = Path(
         "recipes/pocket.toml"

@@ -1,5 +1,6 @@
 """Columns of numbers that a stage leaves for its next step: one ``.npy`` file each, beside one another."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +28,22 @@ def load(stem: Path, *names: str) -> list[np.ndarray]:
     """Columns, mapped into memory; an empty one cannot be."""
     files = [column(stem, name) for name in names]
     return [np.load(file, mmap_mode="r" if file.stat().st_size > HEADER else None) for file in files]
+
+
+class Stored:
+    """Slices of the one-dimensional array in an ``.npy`` file, read when they are asked for: unlike those of a mapped
+    file, pages that were read do not count as the memory of this process."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.open("rb")
+        version = np.lib.format.read_magic(self._file)
+        assert version == (1, 0), version  # what numpy writes for arrays like these
+        (self.size,), _, self.dtype = np.lib.format.read_array_header_1_0(self._file)
+        self._start = self._file.tell()
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(self.size)
+        data = os.pread(
+            self._file.fileno(), (stop - start) * self.dtype.itemsize, self._start + start * self.dtype.itemsize
+        )
+        return np.frombuffer(data, dtype=self.dtype)

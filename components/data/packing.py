@@ -97,8 +97,8 @@ def cut_shares(offsets: np.ndarray, windows: Windows) -> tuple[float, float]:
     fits = (tokens > 0) & (tokens <= capacity)
     if not fits.any():
         return 0.0, 0.0
-    whole = np.zeros(int(offsets[-1]) + 1, dtype=np.int64)
-    whole[windows.starts] = windows.sizes  # size of the piece that starts at each place
-    split = whole[offsets[:-1]] != tokens
+    by_start = np.argsort(windows.starts)
+    place = np.searchsorted(windows.starts[by_start], offsets[:-1][fits])  # the piece that starts where a document does
+    split = windows.sizes[by_start[place]] != tokens[fits]
     crosses = offsets[:-1] // capacity != (offsets[1:] - 1) // capacity
-    return float(split[fits].mean()), float(crosses[fits].mean())
+    return float(split.mean()), float(crosses[fits].mean())

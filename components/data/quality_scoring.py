@@ -232,20 +232,28 @@ def _auc_effect(
     name: str, targets: np.ndarray, scores: np.ndarray, baseline: np.ndarray | None, seed: list[int], note: str
 ) -> dict:
     """Area under the ROC curve beside that of ``baseline`` (or chance), with a paired bootstrap interval."""
+    low, high = auc_interval(targets, scores, seed, baseline)
+    other = 0.5 if baseline is None else auc(targets, baseline)
+    value = auc(targets, scores)
+    return effect(name, value, other, unit="AUC", low=low, high=high, note=note)
+
+
+def auc_interval(
+    targets: np.ndarray, scores: np.ndarray, seed: list[int], baseline: np.ndarray | None = None
+) -> tuple[float, float]:
+    """95% interval of the area's lead over ``baseline`` (or chance), by a paired bootstrap over texts."""
     random_state = np.random.default_rng(seed)
     differences = []
     for _ in range(200):
         rows = random_state.integers(len(targets), size=len(targets))
         if len(set(targets[rows])) == 2:
-            other = 0.5 if baseline is None else _auc(targets[rows], baseline[rows])
-            differences.append(_auc(targets[rows], scores[rows]) - other)
+            other = 0.5 if baseline is None else auc(targets[rows], baseline[rows])
+            differences.append(auc(targets[rows], scores[rows]) - other)
     low, high = np.quantile(differences, [0.025, 0.975])
-    other = 0.5 if baseline is None else _auc(targets, baseline)
-    value = _auc(targets, scores)
-    return effect(name, value, other, unit="AUC", low=float(low), high=float(high), note=note)
+    return float(low), float(high)
 
 
-def _auc(targets: np.ndarray, scores: np.ndarray) -> float:
+def auc(targets: np.ndarray, scores: np.ndarray) -> float:
     """Probability that a good text scores above a bad one (Mann-Whitney), ties counted half."""
     good = int(targets.sum())
     bad = len(targets) - good

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from components.data.code_layout import FillInTheMiddle, encode_documents
+from components.data.columns import Stored
 from components.data.documents import Document, is_held_out, read_documents
 from components.data.packing import cut_shares
 from components.data.shard_reader import ShardReader
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from components.data.shards import ShardsConfig
 
 
+ENCODED_AT_ONCE = 500
+"""Documents: a token takes a hundred times its final memory while its document is encoded."""
+
+ROWS_AT_ONCE = 10_000
+"""Of a table, as Python's own numbers, which take ten times the memory."""
+
+
 def write_shards(config: "ShardsConfig", inputs: Inputs, run: Run) -> Summary:
     """See ``components.data.shards.tokenize``."""
     tokenizer = Tokenizer.load(inputs["tokenizer"].path)
@@ -28,7 +36,7 @@ def write_shards(config: "ShardsConfig", inputs: Inputs, run: Run) -> Summary:
     if not parts:
         raise StageError("shards: the mixture holds no documents; lower the thresholds of the earlier stages")
     documents = pd.concat([pd.read_parquet(part.with_suffix(".parquet")) for part in parts], ignore_index=True)
-    tokens = [np.load(part.with_suffix(".npy"), mmap_mode="r") for part in parts]
+    tokens = [Stored(part.with_suffix(".npy")) for part in parts]
     documents["held_out"] = _hold_out(documents, config.held_out_share, config.held_out_tokens)
 
     facts: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "dtype": dtype, "eos_id": tokenizer.eos_id}
@@ -65,7 +73,10 @@ def _encode_parts(mixture: Artifact, tokenizer: Tokenizer, per_part: int, run: R
 
 
 def _encode_part(batch: Sequence[Document], tokenizer: Tokenizer, stem: Path) -> None:
-    encoded = encode_documents(batch, tokenizer)
+    encoded: list[np.ndarray] = []
+    for start in range(0, len(batch), ENCODED_AT_ONCE):
+        lists = encode_documents(batch[start : start + ENCODED_AT_ONCE], tokenizer)
+        encoded += [np.array(ids, dtype=np.uint32) for ids in lists]
     table = pd.DataFrame(
         {
             "id": [document.id for document in batch],
@@ -106,7 +117,7 @@ def _hold_out(documents: pd.DataFrame, share: float, most_tokens: int) -> pd.Ser
 def _write(
     stem: Path,
     rows: pd.DataFrame,
-    parts: Sequence[np.ndarray],
+    parts: Sequence[Stored],
     dtype: str,
     arrange: FillInTheMiddle | None = None,
 ) -> dict[str, int]:
@@ -125,7 +136,9 @@ def _write(
 
 
 def _columns(rows: pd.DataFrame, *names: str) -> Iterable[tuple[Any, ...]]:
-    return zip(*(rows[name].tolist() for name in names), strict=True)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows.iloc[start : start + ROWS_AT_ONCE]
+        yield from zip(*(some[name].tolist() for name in names), strict=True)
 
 
 def _summary(reader: ShardReader, lengths: Sequence[int], rearranged: int) -> Summary:
