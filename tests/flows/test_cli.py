@@ -52,7 +52,11 @@ def test_a_folder_that_is_no_model_is_not_made_sparse(qwenforge, tmp_path):
 
 
 def test_ablation_says_what_must_run_first(qwenforge):
-    check(qwenforge("ablate", "recipes/pocket.toml"), 2, "ingest, domains, tokenizer", "--until tokenizer")
+    check(qwenforge("ablate"), 2, "ingest, domains, tokenizer", "recipes/pocket.toml --until tokenizer")
+
+
+def test_the_judge_report_says_what_must_run_first(qwenforge):
+    check(qwenforge("judge"), 2, "ingest, deduplicate", "recipes/pocket.toml --until deduplicate")
 
 
 def test_ablation_of_one_mixture(qwenforge):
