@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from support import make_artifact, make_run
 
+from components.data.documents import Document, new_document
 from components.sft.conversations import ConversationsConfig, make_conversations
 from components.sft.tasks import FAMILIES, generate, solution
 from model.checkpoint import save_model
@@ -70,3 +71,29 @@ def save_conversations(folder: Path, checkpoint: Path, **sizes: int) -> Path:
     run = make_run(folder)
     make_conversations(config, {"tokenizer": make_artifact("tokenizer", checkpoint)}, run)
     return run.output
+
+
+_NOUNS = """
+bridge harbour library engine garden castle village machine market tower river teacher farmer soldier painter doctor
+sister captain forest mountain winter summer letter window station factory museum island valley church
+"""
+_VERBS = ("carried", "followed", "painted", "repaired", "visited", "watched", "crossed", "described", "admired")
+_ENDS = ("behind midnight", "before breakfast", "during autumn", "without money", "since childhood")
+
+
+def sentences(count: int) -> list[str]:
+    """Plain English ones, all different."""
+    import random
+
+    rng, found = random.Random(0), dict[str, None]()
+    while len(found) < count:
+        first, second, third, fourth = rng.sample(_NOUNS.split(), 4)
+        verb, end = rng.choice(_VERBS), rng.choice(_ENDS)
+        found[f"Every {first} near some {second} {verb} their {third} and our {fourth} {end}."] = None
+    return list(found)
+
+
+def documents_of_sentences() -> list[Document]:
+    """Ten English documents of forty sentences each."""
+    lines = sentences(400)
+    return [new_document("\n".join(lines[i : i + 40]), source="test", language="en") for i in range(0, 400, 40)]

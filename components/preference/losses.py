@@ -35,9 +35,13 @@ def dpo_loss(
     return DPOLoss(loss, chosen_reward.detach(), rejected_reward.detach())
 
 
-def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """-log sigmoid(score of chosen - score of rejected), (pairs,): the likelihood that chosen wins."""
-    return -F.logsigmoid(chosen - rejected)
+def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """-log sigmoid(score of chosen - score of rejected - margin), (pairs,): the likelihood that chosen wins.
+
+    ``margin`` (pairs,) or one number: by how much more at least, larger where the answers differ more (Llama 2, arXiv
+    2307.09288, equation 2).
+    """
+    return -F.logsigmoid(chosen - rejected - margin)
 
 
 def group_advantages(rewards: Tensor, *, scale: bool = True) -> Tensor:

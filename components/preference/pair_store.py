@@ -27,7 +27,7 @@ class Pair:
     rejected: str
     chosen_score: float
     rejected_score: float
-    source: Literal["verified", "review", "human"] = "verified"
+    source: Literal["verified", "review", "human", "corrupted"] = "verified"
 
     def conversation(self, which: Literal["chosen", "rejected"]) -> list[Message]:
         """The prompt with one of the two answers."""

@@ -4,6 +4,7 @@ Its pairs are those of DPO plus fresh ones over answers that the SFT and the DPO
 labelled by the verifier. Saved in the layout of ``Qwen2ForSequenceClassification``.
 """
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -37,6 +38,13 @@ class RewardConfig(TrainingConfig):
     pairs_per_prompt: int = Field(3, ge=1)
     heldout_share: float = Field(0.1, gt=0, lt=1, description="the pairs stage's, so that its held-out prompts stay so")
     max_new_tokens: int = Field(64, ge=1)
+    margin: float = Field(
+        0.0,
+        ge=0,
+        description="least lead of an answer that is right over one in a wrong form (arXiv 2307.09288); half of it "
+        "where they are one grade apart",
+        exclude_if=operator.not_,  # off, it is no part of the dump: cache keys from before it stay what they were
+    )
 
 
 def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summary:
@@ -48,6 +56,7 @@ def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summar
     import torch
 
     from components.evaluation.statistics import paired_difference
+    from components.preference.criterion_report import length_rule
     from components.preference.losses import bradley_terry_loss
     from components.preference.pair_store import read_pairs
     from components.preference.reviews import FILE as REVIEWS
@@ -69,6 +78,7 @@ def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summar
         raise StageError("reward: no train or no heldout pairs; raise reward.prompts or reward.heldout_share")
     model = RewardModel(load_model(inputs["policy"].path, run.device)).init_head(run.seed).to(run.device)
     batches = -(-len(training) // config.batch_size)
+    margins = config.margin * torch.tensor([pair.chosen_score - pair.rejected_score for pair in training])
 
     def pack_pairs(members: "list[Pair]") -> "PackedSequences":
         conversations = [pair.conversation(which) for which in ("chosen", "rejected") for pair in members]
@@ -84,7 +94,7 @@ def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summar
     def objective(model: "RewardModel", pair_indices: "Tensor") -> "tuple[Tensor, dict[str, float]]":
         batch = pack_pairs([training[i] for i in pair_indices.tolist()])
         chosen, rejected = model(batch).chunk(2)
-        return bradley_terry_loss(chosen, rejected).mean(), {
+        return bradley_terry_loss(chosen, rejected, margins[pair_indices].to(chosen)).mean(), {
             "accuracy": (chosen > rejected).float().mean().item(),
             "margin": (chosen - rejected).mean().item(),
             "tokens": float((batch.document_ids >= 0).sum()),
@@ -108,7 +118,7 @@ def train_reward_model(config: RewardConfig, inputs: Inputs, run: Run) -> Summar
         run, model, tokenizer, history, config.sequence_length, mean=float(scores.mean()), std=float(scores.std())
     )
     right = (scores[:, 0] > scores[:, 1]).double().numpy()
-    rule, by_length = _length_rule(training, heldout)
+    rule, by_length = length_rule(training, heldout)
     prompts = np.array([pair.id.rsplit("-", 1)[0] for pair in heldout])
     gain = paired_difference(right, by_length, clusters=prompts, seed=run.seed)
     tasks = sorted({pair.task for pair in heldout})
@@ -163,18 +173,6 @@ def _fresh_pairs(config: RewardConfig, inputs: Inputs, run: Run, tokenizer: Any)
             conversation, given, limit=config.pairs_per_prompt, heldout_share=config.heldout_share, graded=True
         )
     ]
-
-
-def _length_rule(training: "list[Pair]", heldout: "list[Pair]") -> tuple[str, Any]:
-    """The better of "longer wins" and "shorter wins" on the training pairs, and whether it is right held out."""
-    import numpy as np
-
-    def longer(pairs: "list[Pair]") -> Any:
-        difference = np.array([len(pair.chosen) - len(pair.rejected) for pair in pairs])
-        return (np.sign(difference) + 1) / 2  # a tie is half right
-
-    wins = float(longer(training).mean())
-    return ("longer", longer(heldout)) if wins >= 0.5 else ("shorter", 1 - longer(heldout))
 
 
 def load_reward_model(folder: "Path", device: str = "cpu") -> "tuple[RewardModel, Tokenizer]":

@@ -20,15 +20,18 @@ WEIGHTS, NORMALISATION = "model.safetensors", "reward.json"
 
 
 class RewardModel(nn.Module):
-    """Decoder and head; the score of a conversation is read at its last token."""
+    """Decoder and head; the score of a conversation is read at its last token.
+
+    ``outputs`` > 1: as many scores of each (``components.preference.criterion_heads``).
+    """
 
     mean, std = 0.0, 1.0
     """Of the scores of held-out pairs: what normalises a score for a mixed reward."""
 
-    def __init__(self, decoder: Transformer) -> None:
+    def __init__(self, decoder: Transformer, outputs: int = 1) -> None:
         super().__init__()
         self.decoder = decoder
-        self.score = nn.Linear(decoder.config.hidden_size, 1, bias=False)
+        self.score = nn.Linear(decoder.config.hidden_size, outputs, bias=False)
 
     def init_head(self, seed: int) -> "RewardModel":
         """A small seeded head: all scores start near zero."""
@@ -39,7 +42,7 @@ class RewardModel(nn.Module):
         return self
 
     def forward(self, batch: PackedSequences) -> Tensor:
-        """Scores (sequences,)."""
+        """Scores (sequences,), or (sequences, outputs) of several."""
         hidden = self.decoder(batch.input_ids, document_ids=batch.document_ids)
         return self.score(hidden.flatten(0, 1)[batch.ends]).squeeze(1).float()
 

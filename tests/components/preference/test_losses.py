@@ -19,6 +19,7 @@ from components.preference.losses import (
     overlong_punishment,
     reduce_tokens,
 )
+from components.preference.reward_model import RewardConfig
 
 
 def random_tensor(*shape, seed=0):
@@ -166,6 +167,23 @@ def test_constant_group_with_rounding_in_its_mean_gets_zeros():
     assert (group_advantages(torch.full((1, 3), 0.1)) == 0).all()
 
 
+@pytest.mark.parametrize("with_margin", [False, True])
+def test_the_reward_loss_equals_trl(with_margin):
+    trainer = pytest.importorskip("trl").RewardTrainer
+    leaf, margin = random_tensor(12, 1, seed=3).requires_grad_(), random_tensor(6, seed=4).abs()
+    theirs = SimpleNamespace(
+        model=SimpleNamespace(training=False), accelerator=AloneAccelerator(), _tp_size=1, _total_train_tokens=0,
+        args=SimpleNamespace(center_rewards_coefficient=None), _metrics=defaultdict(lambda: defaultdict(list)),
+    )  # fmt: skip
+    inputs = {"margin": margin} if with_margin else {}
+    expected = trainer.compute_loss(theirs, lambda **_: SimpleNamespace(logits=leaf), dict(inputs))
+    gradient = torch.autograd.grad(expected, leaf)[0]
+    chosen, rejected = leaf.squeeze(1).chunk(2)
+    loss = bradley_terry_loss(chosen, rejected, margin if with_margin else 0.0).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(loss, leaf)[0], gradient, rtol=1e-5, atol=1e-5)
+
+
 def test_losses_are_log_two_without_a_preference_and_fall_with_the_margin():
     zero = torch.zeros(1)
     assert bradley_terry_loss(zero, zero).item() == pytest.approx(0.693147, rel=1e-5)
@@ -179,4 +197,5 @@ def test_settings_that_came_later_leave_the_dump_of_a_default_alone():
     gspo = GRPOConfig(variant="gspo")
     assert GRPOConfig(**gspo.model_dump(mode="json")) == gspo
     assert not {"length_normalised", "flip_rate"} & DPOConfig().model_dump(mode="json").keys()
+    assert "margin" not in RewardConfig().model_dump(mode="json")
     assert DPOConfig(flip_rate=0.1).model_dump(mode="json")["flip_rate"] == 0.1
