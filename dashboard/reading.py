@@ -9,6 +9,7 @@ import streamlit as st
 from pyarrow import parquet
 
 from infra.catalog import Catalog, Reviews
+from infra.catalog.gates import Gates
 from infra.catalog.views import Promotion, Views
 from infra.settings import Settings, load_settings
 from infra.store import ArtifactStore, open_store
@@ -69,6 +70,11 @@ def stages(run_id: str) -> pd.DataFrame:
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns, dtype=object)  # pandas' own text type would turn None into a true NaN
     return table.astype({"seconds": float, "progress": float, "seconds_left": float})
+
+
+@st.cache_resource
+def gates() -> Gates:
+    return Gates(settings().catalog_url)
 
 
 @st.cache_data(ttl=60)

@@ -7,7 +7,8 @@ import sys
 from importlib import import_module
 
 NEEDED = (
-    "altair", "pandas", "pyarrow.parquet", "infra.catalog.access", "infra.catalog.reviews", "infra.catalog.views",
+    "altair", "pandas", "pyarrow.parquet", "infra.catalog.access", "infra.catalog.gates",
+    "infra.catalog.reviews", "infra.catalog.views",
     "infra.catalog.service", "infra.s3", "infra.settings", "infra.store", "infra.tracking.reading",
     "components.evaluation.agreement",
 )  # fmt: skip

@@ -173,13 +173,15 @@ def evaluate(
 def promote(
     checkpoint: CheckpointArgument,
     alias: Annotated[str, typer.Argument(help="What it shall be called from now on.", show_default=False)],
-    force: Annotated[bool, typer.Option("--force", help="Also where it is significantly worse.")] = False,
+    override: Annotated[
+        str, typer.Option(metavar="REASON", help="Also where it is worse; the reason is kept in the audit.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Move an alias to a checkpoint, unless a fixed suite finds it worse than the one that the alias means now."""
     from flows.promotion import print_promotion, promote_command
 
-    done = promote_command(checkpoint, alias, force=force)
+    done = promote_command(checkpoint, alias, override=override)
     show(done, True) if as_json else print_promotion(done)
 
 

@@ -13,6 +13,7 @@ from flows.checkpoints import find_checkpoint
 from flows.errors import UsageError
 from flows.terminal import Display, count, quantity
 from infra.catalog import Catalog
+from infra.catalog.gates import Gates
 from infra.settings import load_settings
 from infra.store import open_store
 
@@ -32,6 +33,8 @@ def import_command(source: Path, *, dtype: str | None = None, alias: str = "") -
     name = alias or name
     _check_alias(name)
     settings, display = load_settings(), Display()
+    if Gates(settings.catalog_url).recent(1, alias=name):
+        raise UsageError(f"alias {name} is moved by qwenforge promote alone; choose another with --alias")
     store, config = open_store(settings), ImportConfig.model_validate({"dtype": dtype})
     # On the store's own disk, so that committing links the files and copies none.
     with TemporaryDirectory(dir=settings.home, prefix="import-") as folder, display.live():
@@ -45,7 +48,7 @@ def import_command(source: Path, *, dtype: str | None = None, alias: str = "") -
         )  # fmt: skip
     catalog = Catalog(settings.catalog_url)
     catalog.record_artifact(artifact.manifest)
-    catalog.set_alias(name, artifact.digest)
+    catalog.set_alias(name, artifact.digest, action="import")
     return {"alias": name, "digest": artifact.digest, "bytes": artifact.manifest.size, **facts}
 
 

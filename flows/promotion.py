@@ -1,19 +1,26 @@
-"""``qwenforge promote``: an alias moves to a checkpoint only if a fixed suite does not find it significantly worse."""
+"""``qwenforge promote``: an alias moves to a checkpoint only if a fixed suite does not find it significantly worse.
+
+The command line and the dashboard go the same way: a promotion is entered in the catalog, measured by a process (this
+command, or ``python -m flows.promotion ID`` for the dashboard), and decided there, by the rules of ``Gates``.
+"""
 
 import getpass
-import json
 import os
-import socket
-from datetime import UTC, datetime
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.stage import StageError
 from flows.benchmarks import print_differences, run_tasks
 from flows.checkpoints import find_checkpoint, find_digest
-from flows.errors import UsageError
-from flows.terminal import Display, stdout
+from flows.errors import UsageError, describe, message
+from flows.stage_run import ReportedBar
+from flows.terminal import Bar, Display, stdout
 from infra.catalog import Catalog
+from infra.catalog.gates import SHORTEST_REASON, Gates
+from infra.catalog.models import Gate
 from infra.errors import MissingArtifact
 from infra.settings import Settings, load_settings
 from infra.store import ArtifactStore, open_store
@@ -33,40 +40,53 @@ class Refused(StageError):
     """The suite found the checkpoint significantly worse."""
 
 
-def promote_command(name: str, alias: str, *, force: bool = False) -> dict[str, Any]:
-    """Measure, compare, move the alias, and write it down either way.
+def promote_command(name: str, alias: str, *, override: str = "", display: Display | None = None) -> dict[str, Any]:
+    """Measure, compare, move the alias; written down either way. ``override``: why to move it whatever is found.
 
-    Raises ``Refused`` where the suite finds a fall and ``force`` is not given.
+    Raises ``Refused`` where the suite finds a fall and there is no such reason.
     """
-    settings, display = load_settings(), Display()
-    store, catalog = open_store(settings), Catalog(settings.catalog_url)
+    settings = load_settings()
+    store = open_store(settings)
+    if override and len(override.strip()) < SHORTEST_REASON:
+        raise UsageError(f"--override {override!r}: say why, in at least {SHORTEST_REASON} letters")
     if Path(name).is_dir():
         raise UsageError(f"{name} is a folder; an alias needs an artifact of the store: qwenforge import {name}")
     find_checkpoint(name, settings, store)  # refuses what is no checkpoint
     digest = find_digest(name, settings, store)
-    before = catalog.resolve_alias(alias)
-    record: dict[str, Any] = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"), "user": getpass.getuser(),
-        "host": socket.gethostname(), "alias": alias, "from": before, "to": digest, "forced": False,
-        "suite": VERSION, "differences": [], "worse": [], "moved": True,
-    }  # fmt: skip
-    if before == digest:
-        return record | {"moved": False}
-    if before is not None:
-        if not store.exists(before):
-            raise MissingArtifact(f"alias {alias} means artifact {before[:12]}, which is no longer in the store")
+    gates = Gates(settings.catalog_url)
+    if Catalog(settings.catalog_url).resolve_alias(alias) == digest:
+        return {"alias": alias, "from": digest, "to": digest, "moved": False, "differences": [], "worse": []}
+    who = getpass.getuser()
+    gate = gates.ask(alias, digest, who=who)
+    try:
+        gate = decide(gates, gate.id, settings, store, display or Display())
+    except MissingArtifact:
+        if not override:  # else what it means now is gone: nothing can be compared, and the alias is of no use
+            raise
+    if gate.state != "passed" and override:
+        gates.override(gate.id, who=who, reason=override)
+    elif gate.state == "refused":
+        raise Refused(refusal(gate))
+    return as_dict(gate) | {"moved": True, "override": override if gate.state != "passed" else ""}
+
+
+def decide(gates: Gates, gate_id: int, settings: Settings, store: ArtifactStore, display: Display) -> Gate:
+    """Measure both checkpoints of a promotion that waits, and enter the verdict; a passed one moves the alias."""
+    gate = gates.start(gate_id, suite=VERSION)
+    try:
+        if gate.before is None:
+            return gates.decide(gate.id, [], [])  # nothing to be worse than
+        if not store.exists(gate.before):
+            raise MissingArtifact(
+                f"alias {gate.alias} means artifact {gate.before[:12]}, which is no longer in the store"
+            )
+        reported = ReportedDisplay(display, gates, gate.id)
         with display.live():
-            after, old = (measured(one, settings, store, display) for one in (digest, before))
-        record |= judge(after, old)
-        record["forced"] = force and bool(record["worse"])
-        record["moved"] = force or not record["worse"]
-    if record["moved"]:
-        # measuring took minutes: what somebody else has moved meanwhile is not moved over
-        catalog.set_alias(alias, digest, expected=before)
-    audit(settings, record)
-    if not record["moved"]:
-        raise Refused(refusal(record))
-    return record
+            after, before = (measured(one, settings, store, reported) for one in (gate.after, gate.before))
+        return gates.decide(gate.id, **judge(after, before))
+    except BaseException as error:
+        gates.fail(gate.id, describe(error))
+        raise
 
 
 def judge(after: "pd.DataFrame", before: "pd.DataFrame") -> dict[str, Any]:
@@ -98,39 +118,74 @@ def measured(digest: str, settings: Settings, store: ArtifactStore, display: Dis
     return items
 
 
-def audit(settings: Settings, record: dict[str, Any]) -> None:
-    """One line of ``promotions.jsonl``, written at once: two promotions at a time do not mix."""
-    line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
-    file = os.open(settings.home / "promotions.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(file, line)
-    finally:
-        os.close(file)
+class ReportedDisplay(Display):
+    """A display whose bars are also written into the catalog, for those who look at the dashboard."""
+
+    def __init__(self, display: Display, gates: Gates, gate_id: int) -> None:
+        super().__init__(display.console)
+        self._display, self._gates, self._gate_id = display, gates, gate_id
+        self._checkpoint = ""
+
+    def line(self, message: str) -> None:
+        self._checkpoint = message
+        self._display.line(message)
+
+    @contextmanager
+    def progress(self, total: int, description: str, *, unit: str = "it", start: int = 0) -> Iterator[Bar]:
+        def report(doing: str, share: float, seconds_left: float | None) -> bool:
+            return self._gates.note_progress(self._gate_id, f"{self._checkpoint}: {doing}", share)
+
+        with self._display.progress(total, description, unit=unit, start=start) as bar:
+            yield ReportedBar(bar, report, description, total, start)  # type: ignore[misc]
 
 
-def refusal(record: dict[str, Any]) -> str:
+def refusal(gate: Gate) -> str:
     """What fell and by how much, in one line."""
     falls = [
         f"{row['metric']} {row['difference']['value']:+.4g} [{row['difference']['low']:+.4g}, "
         f"{row['difference']['high']:+.4g}], p {row['worse_p_holm']:.4f}"
-        for row in record["differences"]
-        if row["metric"] in record["worse"]
+        for row in gate.differences
+        if row["metric"] in gate.worse
     ]
     return (
-        f"{record['to'][:12]} is worse than {record['alias']} ({record['from'][:12]}): {'; '.join(falls)}. The alias "
-        "stays; --force moves it all the same"
+        f"{gate.after[:12]} is worse than {gate.alias} ({str(gate.before)[:12]}): {'; '.join(falls)}. The alias stays; "
+        "--override 'REASON' moves it all the same, and the reason is in the audit"
     )
 
 
-def print_promotion(record: dict[str, Any]) -> None:
+def as_dict(gate: Gate) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    return {
+        "gate": gate.id, "alias": gate.alias, "from": gate.before, "to": gate.after, "user": gate.who,
+        "suite": gate.suite, "verdict": gate.state, "differences": gate.differences, "worse": gate.worse,
+    }  # fmt: skip
+
+
+def print_promotion(done: dict[str, Any]) -> None:
     """What was compared and what happened."""
-    if record["differences"]:
-        print_differences(f"against {record['from'][:12]}, which {record['alias']} meant", record["differences"])
-    if not record["moved"]:
-        stdout().print(f"{record['alias']} means {record['to'][:12]} already")
+    if done["differences"]:
+        print_differences(f"against {done['from'][:12]}, which {done['alias']} meant", done["differences"])
+    if not done["moved"]:
+        stdout().print(f"{done['alias']} means {done['to'][:12]} already")
         return
-    how = " although it is worse (--force)" if record["forced"] else ""
-    stdout().print(f"{record['alias']} now means {record['to'][:12]}{how}")
+    how = f", although the gate {done['verdict']}: {done['override']}" if done["override"] else ""
+    stdout().print(f"{done['alias']} now means {done['to'][:12]}{how}")
 
 
-__all__ = ["Refused", "judge", "print_promotion", "promote_command"]
+def main(gate_id: int) -> int:
+    """The job behind the dashboard's button: measure and decide a promotion that was asked for there."""
+    os.nice(10)  # nobody waits for it as for a page
+    settings = load_settings()
+    try:
+        gate = decide(Gates(settings.catalog_url), gate_id, settings, open_store(settings), Display())
+    except Exception as error:
+        print(message(error), file=sys.stderr)
+        return 1
+    print(f"{gate.alias}: {gate.state}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
+
+__all__ = ["Refused", "decide", "judge", "print_promotion", "promote_command"]

@@ -50,12 +50,12 @@ class StageRun:
     @contextmanager
     def progress(
         self, total: int, description: str, *, unit: str = "it", start: int = 0
-    ) -> "Iterator[Bar | _ReportedBar]":
+    ) -> "Iterator[Bar | ReportedBar]":
         with self.display.progress(total, description, unit=unit, start=start) as bar:
-            yield _ReportedBar(bar, self.report, description, total, start) if self.report else bar
+            yield ReportedBar(bar, self.report, description, total, start) if self.report else bar
 
 
-class _ReportedBar:
+class ReportedBar:
     """A bar of the terminal that is also written down now and then, for those who look from elsewhere."""
 
     EVERY = 2.0  # seconds
@@ -111,4 +111,4 @@ def workspace(home: Path, key: str, *, fresh: bool = False) -> Iterator[tuple[Pa
         shutil.rmtree(folder, ignore_errors=True)
 
 
-__all__ = ["StageRun", "workspace"]
+__all__ = ["ReportedBar", "StageRun", "workspace"]

@@ -3,9 +3,8 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import reading
-from dashboard.access import Person, access, person
-from infra.errors import InfraError
+from dashboard import promotion, reading
+from dashboard.access import access, person
 
 
 def show(run_id: str) -> None:
@@ -36,71 +35,28 @@ def show(run_id: str) -> None:
         st.dataframe(pd.Series(summary, name="value").astype(str), width="stretch")
         st.code(f"qwenforge chat {digest[:12]}\nqwenforge export {digest[:12]} FOLDER\n"
                 f"qwenforge artifacts verify {digest[:12]}", language="bash")  # fmt: skip
-    move_alias(digest, person())
+    promotion.show(digest, person())
     show_history()
 
 
-def move_alias(digest: str, who: Person) -> None:
-    """What an alias means is what is served under it: moving it is asked twice and written into the audit."""
-    st.subheader("Aliases")
-    now = reading.catalog().aliases()  # not from a cache: what is moved must be what is shown
-    if not who.may("operator"):
-        st.info("Operators may promote this checkpoint; this dashboard or your role lets you look only.")
-        return
-    left, right = st.columns(2)
-    with left.form("promote"):
-        alias = st.selectbox("Promote this checkpoint to", sorted(now) or ["rl"], accept_new_options=True, key="alias")
-        promote = st.form_submit_button("Promote ...")
-    past = {alias: before for alias, current in now.items() if (before := earlier(alias, current))}
-    with right.form("roll back"):
-        back = st.selectbox(
-            "Roll back", sorted(past), format_func=lambda name: f"{name}: {now[name][:12]} → {past[name][:12]}",
-            placeholder="No alias has meant anything else before",
-        )  # fmt: skip
-        roll_back = st.form_submit_button("Roll back ...", disabled=not past)
-    if promote and alias:
-        confirm(alias, now.get(alias), digest, "promote", who)
-    elif roll_back and back:
-        confirm(back, now[back], past[back], "roll back", who)
-
-
-def earlier(alias: str, current: str) -> str | None:
-    """What an alias meant before what it means now."""
-    return next((p.digest for p in reading.promotions() if p.alias == alias and p.digest != current), None)
-
-
-@st.dialog("Move an alias")
-def confirm(alias: str, before: str | None, after: str, action: str, who: Person) -> None:
-    st.write(f"`{alias}` means `{before[:12] if before else 'nothing'}` and is to mean `{after[:12]}`. "
-             "Whoever serves this alias answers with the other checkpoint from then on.")  # fmt: skip
-    if before == after:
-        st.warning("It means this checkpoint already.")
-        return
-    if not reading.store().exists(after):
-        st.error("This checkpoint is no longer in the store: nobody could serve it.")
-        return
-    if not st.button(f"Yes, {action} {alias}", type="primary"):
-        return
-    try:
-        reading.catalog().set_alias(alias, after, who=who.name, action=action, expected=before)
-    except InfraError as error:
-        st.error(str(error))
-        return
-    for cached in (reading.aliases, reading.promotions, reading.checkpoints):
-        cached.clear()
-    st.rerun()
-
-
 def show_history() -> None:
-    promotions, audit = st.tabs(["Promotions", "Audit"])
+    promotions, verdicts, audit = st.tabs(["Aliases", "Gate", "Audit"])
     history = [(p.alias, p.digest[:12], p.since, p.run_id or "") for p in reading.promotions()]
     promotions.dataframe(
         pd.DataFrame(history, columns=["alias", "checkpoint", "since", "run"]), hide_index=True, width="stretch"
     )
-    rows = [(e.at, e.who, e.action, e.subject, short(e.before), short(e.after)) for e in access().audit()]
-    audit.dataframe(
-        pd.DataFrame(rows, columns=["when", "who", "what", "on", "from", "to"]), hide_index=True, width="stretch"
-    )
+    gates = [
+        (g.asked_at, g.who, g.alias, short(g.before), short(g.after), g.state, ", ".join(g.worse), g.error or "")
+        for g in reading.gates().recent()
+    ]
+    columns = ["asked", "who", "alias", "from", "to", "verdict", "worse", "error"]
+    verdicts.dataframe(pd.DataFrame(gates, columns=columns), hide_index=True, width="stretch")
+    rows = [
+        (e.at, e.who, e.action, e.subject, short(e.before), short(e.after), e.reason or "", str(e.gate_id or ""))
+        for e in access().audit()
+    ]
+    columns = ["when", "who", "what", "on", "from", "to", "reason", "gate"]
+    audit.dataframe(pd.DataFrame(rows, columns=columns), hide_index=True, width="stretch")
 
 
 def short(value: str | None) -> str:

@@ -1,5 +1,6 @@
 """``Database``: opens and migrates the catalog's database, and runs one transaction a call."""
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -54,4 +55,15 @@ class Database:
         return row
 
 
-__all__ = ["Database"]
+def is_alive(pid: int) -> bool:
+    """Whether this host has such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+__all__ = ["Database", "is_alive"]

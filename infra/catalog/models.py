@@ -22,6 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 RunState = Literal["running", "completed", "failed", "stopped"]
 StageState = Literal["pending", "running", "cached", "completed", "failed", "stopped"]
+GateState = Literal["waiting", "running", "passed", "refused", "failed"]
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -193,6 +194,38 @@ class User(Base):
     created_at: Mapped[datetime]
 
 
+class Gate(Base):
+    """One promotion that was asked for: what the suite compared and found, before the alias moved or did not."""
+
+    __tablename__ = "gates"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'running', 'passed', 'refused', 'failed')", name="state"),
+        Index("ix_gates_alias", "alias"),
+        Index("ix_gates_after", "after"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(String(64))
+    before: Mapped[str | None] = mapped_column(
+        String(64), comment="what the alias meant; nothing is compared with nothing"
+    )
+    after: Mapped[str] = mapped_column(String(64))
+    suite: Mapped[int | None] = mapped_column(comment="version of the suite")
+    state: Mapped[GateState] = mapped_column(String(16))
+    who: Mapped[str] = mapped_column(String(64))
+    asked_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    host: Mapped[str | None] = mapped_column(String(255))
+    pid: Mapped[int | None] = mapped_column(comment="of the process that measures, on host")
+    doing: Mapped[str | None] = mapped_column(String(64), comment="what its progress bar shows")
+    progress: Mapped[float | None] = mapped_column(Double, comment="share of it that is done")
+    differences: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSON, comment="a row a metric, with interval and p-values"
+    )
+    worse: Mapped[list[str]] = mapped_column(JSON, comment="metrics that fell significantly")
+    error: Mapped[str | None] = mapped_column(Text)
+
+
 class AuditEntry(Base):
     """Who did what to what, when, and from what state to what state."""
 
@@ -206,9 +239,11 @@ class AuditEntry(Base):
     subject: Mapped[str] = mapped_column(String(200))
     before: Mapped[str | None] = mapped_column(String(200))
     after: Mapped[str | None] = mapped_column(String(200))
+    reason: Mapped[str | None] = mapped_column(Text, comment="why it was done against a verdict, or undone")
+    gate_id: Mapped[int | None] = mapped_column(ForeignKey("gates.id"))
 
 
 __all__ = [
-    "Alias", "Artifact", "AuditEntry", "Base", "Edge", "Review", "ReviewItem", "Run", "RunState", "Stage",
-    "StageState", "UTCDateTime", "User",
+    "Alias", "Artifact", "AuditEntry", "Base", "Edge", "Gate", "GateState", "Review", "ReviewItem", "Run",
+    "RunState", "Stage", "StageState", "UTCDateTime", "User",
 ]  # fmt: skip

@@ -12,8 +12,9 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from infra.catalog.database import Database
-from infra.catalog.models import Alias, Artifact, AuditEntry, Edge, Run, RunState, Stage, StageState
+from infra.catalog.aliases import ANYTHING, move_alias
+from infra.catalog.database import Database, is_alive
+from infra.catalog.models import Alias, Artifact, Edge, Run, RunState, Stage, StageState
 from infra.errors import InfraError
 from infra.manifest import Manifest, now
 
@@ -202,28 +203,21 @@ class Catalog(Database):
     # Promotions
 
     def set_alias(
-        self, alias: str, digest: str, run_id: str | None = None, *, who: str = "", action: str = "promote",
-        expected: str | None = None,
+        self, alias: str, digest: str, run_id: str | None = None, *, who: str = "", action: str = "set alias",
+        expected: str | None = None, reason: str = "",
     ) -> bool:  # fmt: skip
-        """From now on ``alias`` means ``digest``; False when it does already. The same transaction writes the audit.
+        """From now on ``alias`` means ``digest``, whatever it is worth; False when it does already.
 
-        ``who`` defaults to the run, or to the system's user. With ``expected`` the alias moves only if that is what it
-        means now: nobody overwrites a promotion that he has not seen.
+        For what a run has made, an import, or a step back. A promotion is measured first: ``Gates``. ``who`` defaults
+        to the run, or to the system's user. With ``expected`` the alias moves only if that is what it means now.
         """
         who = who or (f"run {run_id}" if run_id else getpass.getuser())
 
         def work(session: Session) -> bool:
-            latest = session.scalars(select(Alias).where(Alias.alias == alias).order_by(Alias.id.desc())).first()
-            before = latest.digest if latest else None
-            if expected is not None and before != expected:
-                raise InfraError(
-                    f"alias {alias} was moved to {str(before)[:12]} meanwhile; look again before you promote"
-                )
-            if before == digest:
-                return False
-            session.add(Alias(alias=alias, digest=digest, run_id=run_id, moved_at=now()))
-            session.add(AuditEntry(at=now(), who=who, action=action, subject=alias, before=before, after=digest))
-            return True
+            return move_alias(
+                session, alias, digest, who=who, action=action, run_id=run_id, expected=expected or ANYTHING,
+                reason=reason or None,
+            )  # fmt: skip
 
         return self._write(work)
 
@@ -251,19 +245,9 @@ class Catalog(Database):
         """A process killed with -9 cannot close its run; the next one on this host does."""
         running = select(Run).where(Run.state == "running", Run.host == socket.gethostname())
         for run in session.scalars(running).all():
-            if run.id not in self._own_runs and (run.pid == os.getpid() or not _is_alive(run.pid)):
+            if run.id not in self._own_runs and (run.pid == os.getpid() or not is_alive(run.pid)):
                 run.state, run.ended_at, run.error = "stopped", now(), "its process ended without a word"
                 self._close_stages(session, run.id, "stopped")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 __all__ = ["Catalog", "Lineage"]

@@ -4,15 +4,18 @@ import contextlib
 import getpass
 
 import pytest
+from benchmark_models import tiny_checkpoint
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from benchmarks.dashboard import CHART, PAGES
 from benchmarks.dashboard_browser import SETTLED, served
 from components.preference.pairs import PairsConfig
 from components.preference.reviews import override, read_reviews
+from flows.conversion import import_command
 from flows.reviews import export_command, queue_command
 from infra.catalog import Catalog, Reviews
 from infra.catalog.access import Access
+from infra.catalog.gates import Gates
 from infra.settings import load_settings
 
 pytestmark = pytest.mark.timeout(900)
@@ -84,34 +87,63 @@ def test_ten_pairs_judged_by_keyboard_are_in_the_next_reward_models_data(page, a
     assert changes["turned"] == len(decided) and config.reviews_sha256
 
 
-def test_a_promotion_is_confirmed_audited_and_rolled_back(page, address, settings):
-    catalog, access = Catalog(settings.catalog_url), Access(settings.catalog_url)
-    before = catalog.resolve_alias("base")
-    other = catalog.resolve_alias("sft")
-    page.goto(f"{address}/checkpoints?checkpoint={other}")
+@pytest.fixture
+def checkpoints(settings, tmp_path) -> dict[str, str]:
+    """Real ones: ``modest`` has an opinion on nothing, ``worse`` is very sure of random things."""
+    made = {}
+    for name, spread in (("modest", 0.02), ("worse", 0.4)):
+        made[name] = import_command(tiny_checkpoint(tmp_path / name, spread=spread))["digest"]
+    return made
+
+
+def test_a_promotion_is_measured_refused_overridden_with_a_reason_and_rolled_back(
+    page, address, settings, checkpoints
+):  # fmt: skip
+    catalog, access, me = Catalog(settings.catalog_url), Access(settings.catalog_url), getpass.getuser()
+    catalog.set_alias("base", checkpoints["modest"])  # measured against something real
+    page.goto(f"{address}/checkpoints?checkpoint={checkpoints['worse']}")
     page.get_by_text("Promote this checkpoint to").wait_for()
     page.get_by_role("button", name="Promote ...").click()
-    assert catalog.resolve_alias("base") == before  # asked first
+    assert catalog.resolve_alias("base") == checkpoints["modest"]  # asked first
     page.get_by_role("button", name="Yes, promote base").click()
-    page.get_by_role("dialog").wait_for(state="detached")
-    assert catalog.resolve_alias("base") == other
+    page.get_by_text(f"Promotion to base, asked for by {me}").wait_for()
+    page.get_by_text("worse in python_reference.bits_per_byte").wait_for(timeout=600_000)
+    assert catalog.resolve_alias("base") == checkpoints["modest"]
+    gate = Gates(settings.catalog_url).recent(1)[0]
+    assert (gate.state, gate.who, gate.before) == ("refused", me, checkpoints["modest"])
+    assert {row["metric"] for row in gate.differences} > {"mmlu.acc", "python_reference.bits_per_byte"}
+
+    page.get_by_text("Promote all the same").click()
+    page.get_by_role("button", name="Move base against the gate").click()
+    page.get_by_text("at least 10 letters").wait_for()
+    page.get_by_label("Reason, for the audit").fill("its answers are wanted worse")
+    page.get_by_role("button", name="Move base against the gate").click()
+    page.get_by_text("Promote all the same").wait_for(state="detached")
+    assert catalog.resolve_alias("base") == checkpoints["worse"]
     entry = access.audit()[0]
-    assert (entry.who, entry.action, entry.subject, entry.before, entry.after) == (
-        getpass.getuser(), "promote", "base", before, other,
+    assert (entry.who, entry.action, entry.before, entry.after, entry.reason, entry.gate_id) == (
+        me, "override gate", checkpoints["modest"], checkpoints["worse"], "its answers are wanted worse", gate.id,
     )  # fmt: skip
 
-    # what base meant in the run before is gone from the store, and no alias moves to what nobody can serve
+    page.get_by_role("button", name="Roll back ...").click()
+    page.get_by_label("Reason, for the audit").fill("nobody liked the answers")
+    page.get_by_role("button", name="Yes, roll back base").click()
+    page.get_by_role("dialog").wait_for(state="detached")
+    assert catalog.resolve_alias("base") == checkpoints["modest"]
+    assert (access.audit()[0].action, access.audit()[0].reason) == ("roll back", "nobody liked the answers")
+
+    # what is better moves the alias by itself; both have been measured before
+    catalog.set_alias("base", checkpoints["worse"])
+    page.goto(f"{address}/checkpoints?checkpoint={checkpoints['modest']}")
+    page.get_by_role("button", name="Promote ...").click()
+    page.get_by_role("button", name="Yes, promote base").click()
+    page.get_by_text("Promoted to base").wait_for()
+    assert catalog.resolve_alias("base") == checkpoints["modest"]
+
+    # what base meant in an earlier run is gone from the store, and no alias moves to what nobody can serve
     page.goto(f"{address}/checkpoints?checkpoint={catalog.alias_history('long')[1].digest}")
     page.get_by_role("button", name="Promote ...").click()
     page.get_by_text("no longer in the store").wait_for()
-    page.keyboard.press("Escape")
-    page.get_by_role("dialog").wait_for(state="detached")
-
-    page.get_by_role("button", name="Roll back ...").click()
-    page.get_by_role("button", name="Yes, roll back base").click()
-    page.get_by_role("dialog").wait_for(state="detached")
-    assert catalog.resolve_alias("base") == before
-    assert access.audit()[0].action == "roll back"
 
 
 def test_curves_of_several_runs_lie_over_one_another(page, address, settings):

@@ -1,4 +1,4 @@
-"""``qwenforge promote``: an alias moves to what is no worse, stays from what is, and every decision leaves a line."""
+"""``qwenforge promote``: an alias moves to what is no worse, stays from what is, and every decision is audited."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,8 @@ from flows.conversion import import_command
 from flows.errors import UsageError, exit_code
 from flows.promotion import Refused, promote_command
 from infra.catalog import Catalog
+from infra.catalog.access import Access
+from infra.catalog.gates import Gates
 from infra.settings import load_settings
 
 
@@ -33,14 +35,13 @@ def digests(home: Path, tmp_path: Path) -> dict[str, str]:
     return made
 
 
-def lines(home: Path) -> list[dict]:
-    return [json.loads(line) for line in (home / "promotions.jsonl").read_text().splitlines()]
-
-
-def test_a_fall_is_refused_unless_forced(home: Path, digests: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog = Catalog(load_settings().catalog_url)
+def test_a_fall_is_refused_unless_overridden(
+    home: Path, digests: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = load_settings().catalog_url
+    catalog = Catalog(url)
     assert promote_command("modest", "live")["from"] is None, "the first one has nothing to be worse than"
-    with pytest.raises(Refused, match=r"worse than live .*python_reference.bits_per_byte \+.*--force") as refused:
+    with pytest.raises(Refused, match=r"worse than live .*python_reference.bits_per_byte \+.*--override") as refused:
         promote_command("worse", "live")
     assert exit_code(refused.value) == 1
     assert catalog.resolve_alias("live") == digests["modest"]
@@ -49,19 +50,43 @@ def test_a_fall_is_refused_unless_forced(home: Path, digests: dict[str, str], mo
         raise AssertionError("both have been measured")
 
     monkeypatch.setattr(promotion, "run_tasks", measured_again)
-    done = promote_command("worse", "live", force=True)
-    assert done["forced"] and catalog.resolve_alias("live") == digests["worse"]
+    with pytest.raises(UsageError, match="say why"):
+        promote_command("worse", "live", override="so")
+    done = promote_command("worse", "live", override="a test of what is worse")
+    assert done["override"] and catalog.resolve_alias("live") == digests["worse"]
     done = promote_command(digests["modest"][:16], "live")
     assert done["moved"] and not done["worse"] and done["differences"][0]["difference"]["value"] < 0
     assert not promote_command("modest", "live")["moved"], "it is there already"
 
-    written = lines(home)
-    assert [(line["to"], line["moved"], line["forced"]) for line in written] == [
-        (digests["modest"], True, False), (digests["worse"], False, False), (digests["worse"], True, True),
-        (digests["modest"], True, False),
+    audit = [entry for entry in reversed(Access(url).audit()) if entry.subject == "live"]
+    assert [(entry.action, entry.after) for entry in audit] == [
+        ("promote", digests["modest"]), ("refuse promotion", digests["worse"]), ("refuse promotion", digests["worse"]),
+        ("override gate", digests["worse"]), ("promote", digests["modest"]),
     ]  # fmt: skip
-    assert all(line["alias"] == "live" and line["user"] and line["time"] for line in written)
-    assert written[1]["worse"] == ["python_reference.bits_per_byte"]
+    assert audit[3].reason == "a test of what is worse"
+    gates = Gates(url)
+    assert gates.get(audit[1].gate_id).worse == ["python_reference.bits_per_byte"]
+    assert gates.get(audit[1].gate_id).differences[0]["worse_p_holm"] < 0.05
+    assert not (home / "promotions.jsonl").exists()
+
+
+def test_the_dashboards_job_decides_as_the_command_does(home: Path, digests: dict[str, str]) -> None:
+    url = load_settings().catalog_url
+    promote_command("modest", "live")
+    gate = Gates(url).ask("live", digests["worse"], who="ann")
+    assert promotion.main(gate.id) == 0
+    decided = Gates(url).get(gate.id)
+    assert (decided.state, decided.worse, decided.suite) == ("refused", ["python_reference.bits_per_byte"], 1)
+    assert "python_reference" in str(decided.doing)
+    gone = Gates(url).ask("live", "0" * 64, who="ann")
+    assert promotion.main(gone.id) == 1
+    assert "0000" in str(Gates(url).get(gone.id).error)
+
+
+def test_an_alias_behind_the_gate_is_not_taken_by_an_import(digests: dict[str, str], tmp_path: Path) -> None:
+    promote_command("modest", "live")
+    with pytest.raises(UsageError, match="qwenforge promote alone"):
+        import_command(tmp_path / "worse", alias="live")
 
 
 def test_mistakes_are_one_line(digests: dict[str, str], tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_roles_include_the_ones_before_them():
     assert [may(role, "labeller") for role in ("viewer", "labeller", "operator")] == [False, True, True]
 
 
-def test_every_promotion_is_in_the_audit(url, access):
+def test_every_move_of_an_alias_is_in_the_audit(url, access):
     catalog = Catalog(url)
     assert catalog.set_alias("rl", "a" * 64, who="ann")
     assert not catalog.set_alias("rl", "a" * 64, who="ann")
@@ -76,7 +76,7 @@ def test_every_promotion_is_in_the_audit(url, access):
     with pytest.raises(InfraError, match="moved to aaaa"):
         catalog.set_alias("rl", "c" * 64, who="bob", expected="b" * 64)
     assert [(e.who, e.action, e.subject, (e.before or "")[:1], e.after[0]) for e in access.audit()] == [
-        ("ann", "roll back", "rl", "b", "a"), ("bob", "promote", "rl", "a", "b"), ("ann", "promote", "rl", "", "a"),
+        ("ann", "roll back", "rl", "b", "a"), ("bob", "set alias", "rl", "a", "b"), ("ann", "set alias", "rl", "", "a"),
     ]  # fmt: skip
     catalog.close()
 

@@ -202,7 +202,7 @@ def test_tables_are_there_after_upgrade(catalog):
     tables = set(inspect(catalog._engine).get_table_names())
     assert tables == {
         "runs", "stages", "artifacts", "artifact_edges", "aliases", "review_items", "reviews", "users", "audit",
-        "alembic_version",
+        "gates", "alembic_version",
     }  # fmt: skip
 
 
