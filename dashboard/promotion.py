@@ -18,8 +18,10 @@ def show(digest: str, who: Person) -> None:
     st.subheader("Aliases")
     now = reading.catalog().aliases()  # not from a cache: what is moved must be what is shown
     gate = next(iter(reading.gates().recent(1, after=digest)), None)
-    if gate:
-        show_gate(gate.id, at_work(gate), who)
+    if gate and at_work(gate):
+        watch_gate(gate.id)
+    elif gate:
+        show_verdict(gate, who)
     if not who.may("operator"):
         st.info("Operators may promote this checkpoint; this dashboard or your role lets you look only.")
         return
@@ -97,16 +99,19 @@ def can_move(before: str | None, after: str) -> bool:
 
 
 @st.fragment(run_every=2)
-def show_gate(gate_id: int, was_at_work: bool, who: Person) -> None:
-    """The last promotion of a checkpoint: how far it is, then what was found."""
+def watch_gate(gate_id: int) -> None:
+    """How far a promotion is; when it has ended, the whole page shows something else."""
     gate = reading.gates().get(gate_id)
     if at_work(gate):
         doing = gate.doing or "starting"
         st.progress(gate.progress or 0.0, text=f"Promotion to `{gate.alias}`, asked for by {gate.who}: {doing}")
         return
-    if was_at_work:  # it has just ended: all of the page shows something else now
-        forget_aliases()
-        st.rerun()
+    forget_aliases()
+    st.rerun()
+
+
+def show_verdict(gate: Gate, who: Person) -> None:
+    """What the last promotion of a checkpoint has found, and the way around it."""
     when = f"{gate.ended_at or gate.asked_at:%d %b %H:%M}"
     if gate.state == "passed":
         st.success(f"Promoted to `{gate.alias}` for {gate.who}, {when}: nothing is significantly worse.")
