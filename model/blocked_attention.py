@@ -13,9 +13,9 @@ from torch import Tensor
 
 # Scores of a block that are held at once: 4 MB in float32, about what stays in the cache.
 BLOCK_SCORES = 2**20
-# Up to this many tokens probabilities are kept for the backward pass, a quarter faster; beyond it they would be the
-# largest tensors of a layer and are computed again.
-KEPT_TOKENS = 512
+# Up to this many tokens probabilities are kept for the backward pass, a quarter faster; beyond it they are the largest
+# tensors of a layer (34 of 111 MB at 8 x 512 tokens of the pocket shape) and are computed again, to the same bits.
+KEPT_TOKENS = 256
 
 
 def blocked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.linear import Linear
+from model.linear import Linear, gated_linear
 
 
 class FeedForward(nn.Module):
@@ -13,7 +13,17 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
+        self.down_proj = GatedLinear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        if isinstance(self.down_proj, GatedLinear):
+            return self.down_proj(gate, up)
+        return self.down_proj(F.silu(gate) * up)  # a quantised one
+
+
+class GatedLinear(Linear):
+    """A linear layer on silu(gate) * up. It takes both, so that it need not keep what they make."""
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:  # type: ignore[override]
+        return gated_linear(gate, up, self.weight)

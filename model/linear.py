@@ -44,6 +44,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _Linear.apply(x, weight, bias)
 
 
+def gated_linear(gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+    """(silu(gate) * up) weight^T with gradients for all three: 2 x (..., I), (O, I) -> (..., O).
+
+    For the backward pass ``gate`` and ``up`` alone are kept; what they make is computed again, to the same bits. That
+    is half the memory of SwiGLU, the largest activations of a layer, for two passes over them.
+    """
+    if _one_dnn is None or not _suits(gate) or not torch.is_grad_enabled():
+        return linear(F.silu(gate) * up, weight)
+    return _GatedLinear.apply(gate, up, weight)
+
+
 def outer(left: Tensor, right: Tensor) -> Tensor:
     """left^T right: (R, O), (R, I) -> (O, I), the gradient of a weight."""
     if _one_dnn_outer and _suits(left) and left.shape[1] * right.shape[1] >= MANY_ELEMENTS:
@@ -89,3 +100,23 @@ class _Linear(torch.autograd.Function):
             outer(rows, x.reshape(-1, x.shape[-1])) if want_weight else None,
             rows.sum(dim=0) if want_bias else None,
         )
+
+
+class _GatedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up, weight)
+        return product(F.silu(gate).mul_(up), weight)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        gate, up, weight = ctx.saved_tensors
+        activated = F.silu(gate)
+        grad_weight = None
+        if ctx.needs_input_grad[2]:
+            inner = activated * up
+            grad_weight = outer(grad.reshape(-1, grad.shape[-1]), inner.reshape(-1, inner.shape[-1]))
+            del inner
+        grad_inner = product(grad, weight.t())
+        grad_up = activated.mul_(grad_inner)
+        return torch.ops.aten.silu_backward(grad_inner.mul_(up), gate), grad_up, grad_weight

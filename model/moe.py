@@ -9,12 +9,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ModelConfig, MoEConfig
 from model.feed_forward import FeedForward
-from model.linear import linear
+from model.linear import gated_linear, linear
 
 
 @dataclass
@@ -49,7 +48,7 @@ class Experts(nn.Module):
         # unbind: one backward for all experts, where indexing would allocate E gradients of full size
         weights = zip(self.gate_proj.unbind(), self.up_proj.unbind(), self.down_proj.unbind(), strict=True)
         outputs = [
-            linear(F.silu(linear(rows, gate)) * linear(rows, up), down)
+            gated_linear(linear(rows, gate), linear(rows, up), down)
             for rows, (gate, up, down) in zip(x.split(counts), weights, strict=True)
             if rows.shape[0]
         ]

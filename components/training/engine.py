@@ -99,7 +99,7 @@ class TorchEngine:
         norm = float(total)
         accepted = accept(norm)
         if accepted:
-            before = [parameter.detach().clone() for parameter in held] if self.measure else []
+            before = self._copied(held) if self.measure else []
             nn.utils.clip_grads_with_norm_(held, self.config.max_grad_norm, total)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -141,6 +141,10 @@ class TorchEngine:
 
     def close(self) -> None:
         self._undo()
+
+    @staticmethod
+    def _copied(held: list[nn.Parameter]) -> list[Tensor]:
+        return [parameter.detach().clone() for parameter in held]
 
     @torch.no_grad()
     def _measure(self, held: list[nn.Parameter], norms: Tensor, before: list[Tensor]) -> None:

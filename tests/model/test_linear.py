@@ -37,3 +37,29 @@ def test_gradients_of_weights(rows, shape, fast, monkeypatch) -> None:
     sum_ = total.clone()
     ours.add_outer(sum_, left, right)
     torch.testing.assert_close(sum_.double(), total.double() + expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [8, 200])  # by the framework's routine, and by the faster one
+def test_a_gated_layer_gives_the_bits_of_its_parts_and_keeps_less(rows):
+    torch.manual_seed(0)
+    gate, up = (torch.randn(rows, 48, requires_grad=True) for _ in range(2))
+    weight = torch.randn(32, 48, requires_grad=True)
+    gradient = torch.randn(rows, 32)
+    kept: dict[int, int] = {}
+
+    def results(layer):
+        kept.clear()
+
+        def keep(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = layer()
+        return sum(kept.values()), [output, *torch.autograd.grad(output, (gate, up, weight), gradient)]
+
+    apart, expected = results(lambda: ours.linear(F.silu(gate) * up, weight))
+    together, actual = results(lambda: ours.gated_linear(gate, up, weight))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+    if rows > 64 and ours._one_dnn is not None:
+        assert apart - together == 2 * gate.numel() * 4  # silu(gate) and its product with up
