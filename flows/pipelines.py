@@ -1,22 +1,68 @@
-"""Which stages a recipe has: the whole line of ``flows/stages.py``, or the shorter one after a given checkpoint.
+"""Which stages a recipe has: the whole line of ``flows/stages.py``, the shorter one after a given checkpoint, or a
+scaling study's.
 
-The rows of the shorter one are those of the whole one (function, version, alias) with other producers.
+The rows of the shorter one are those of the whole one (function, version, alias) with other producers; those of a study
+up to its token shards are the whole one's.
 """
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from flows.recipe import AnyRecipe, StartRecipe
-from flows.stages import PIPELINE, Stage, evaluation
+from pydantic import BaseModel
+
+from flows.recipe import AnyRecipe, StartRecipe, StudyRecipe
+from flows.stages import PIPELINE, Part, Stage, evaluation, through
 
 _ROWS = {stage.id: stage for stage in PIPELINE}
-STAGE_NAMES = ("start", "factories", "evaluate-start", *_ROWS)
-"""Of all recipes."""
+_LAWS = ("law-dense", "held-out-dense", "law-moe", "held-out-moe")
+STAGE_NAMES = ("start", "factories", "evaluate-start", *_ROWS, *_LAWS)
+"""Of all recipes; a study has a sweep for each of its shapes, too."""
 _ALIASES = {"sft": "sft", "dpo": "dpo", "grpo": "rl"}
 
 
 def pipeline_of(recipe: AnyRecipe) -> tuple[Stage, ...]:
     """The stages of ``recipe``, in order."""
+    if isinstance(recipe, StudyRecipe):
+        return scaling_study(recipe)
     return post_training(recipe) if isinstance(recipe, StartRecipe) else PIPELINE
+
+
+def scaling_study(recipe: StudyRecipe) -> tuple[Stage, ...]:
+    """Data, then for each kind of model a sweep of every shape, the law, and the model that the law is tested with."""
+    stages = list(through(PIPELINE, "shards"))
+    sweeps: dict[str, list[str]] = {}
+    for kind, sizes in recipe.study.kinds.items():
+        sweeps[kind] = []
+        for index, shape in enumerate(sizes.shapes):
+            sweeps[kind].append(f"sweep-{kind}-{shape.label}")
+            stages.append(
+                Part(
+                    sweeps[kind][-1], "components.scaling.study:sweep_shape", "scaling-law", {"shards": "shards"},
+                    table="study", part=partial(_part, "sweep_of", kind, index),
+                )
+            )  # fmt: skip
+        inputs = {f"own-{number}": stage for number, stage in enumerate(sweeps[kind])}
+        if kind != "dense":  # experts are measured in dense parameters
+            inputs |= {f"dense-{number}": stage for number, stage in enumerate(sweeps["dense"])}
+        stages += [
+            Part(
+                f"law-{kind}", "components.scaling.study:predict", "scaling-law", inputs, table="study",
+                part=partial(_part, "prediction_of", kind),
+            ),
+            Part(
+                f"held-out-{kind}", "components.scaling.study:hold_out", "scaling-law",
+                {"shards": "shards", "law": f"law-{kind}"}, table="study", part=partial(_part, "held_out_of", kind),
+            ),
+        ]  # fmt: skip
+    stages.append(replace(_ROWS["report"], inputs={stage.id: stage.id for stage in stages}))
+    return tuple(stages)
+
+
+def _part(method: str, *arguments: Any) -> BaseModel:
+    *given, study = arguments
+    found: BaseModel = getattr(study, method)(*given)
+    return found
 
 
 def post_training(recipe: StartRecipe) -> tuple[Stage, ...]:
@@ -55,4 +101,4 @@ def post_training(recipe: StartRecipe) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-__all__ = ["STAGE_NAMES", "pipeline_of", "post_training"]
+__all__ = ["STAGE_NAMES", "pipeline_of", "post_training", "scaling_study"]

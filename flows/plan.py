@@ -9,7 +9,7 @@ from components.serving.start import ModelConfig
 from components.training.memory import training_memory
 from flows.data_plan import COMMAND, CORES_PER_GPU, plan_data
 from flows.pipelines import pipeline_of
-from flows.recipe import AnyRecipe, Recipe, StartRecipe, load_recipe
+from flows.recipe import AnyRecipe, Recipe, StartRecipe, StudyRecipe, load_recipe
 from flows.resolve import resolve
 from flows.start import locate, shape_of
 from flows.terminal import count, duration, quantity, stdout, table
@@ -71,9 +71,11 @@ def make_plan(
 
 
 def model_of(recipe: AnyRecipe) -> ModelConfig:
-    """The shape that a recipe trains: its own, or the one of the checkpoint that it starts from."""
+    """The shape that a recipe trains: its own, its largest, or the one of the checkpoint that it starts from."""
     if isinstance(recipe, StartRecipe):
         return shape_of(recipe.start)
+    if isinstance(recipe, StudyRecipe):  # the largest
+        return recipe.study.dense.held_out.model(recipe.tokenizer.vocab_size, recipe.study.sequence_length)
     assert isinstance(recipe, Recipe)
     return recipe.pretrain.model
 
@@ -108,6 +110,8 @@ def most_tokens(recipe: AnyRecipe) -> int:
     """Tokens of the largest micro-batch, which holds at least one whole sequence; of a start, those of a batch."""
     if isinstance(recipe, Recipe):
         return max(recipe.pretrain.micro_batch_tokens, recipe.extend.sequence_length)
+    if isinstance(recipe, StudyRecipe):
+        return max(*recipe.study.batch_tokens, recipe.study.default_batch_tokens)
     assert isinstance(recipe, StartRecipe)
     most = [stage.batch_size * stage.sequence_length for stage in (recipe.sft, recipe.dpo, recipe.reward) if stage]
     if grpo := recipe.grpo:

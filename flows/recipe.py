@@ -27,6 +27,7 @@ from components.preference.dpo import DPOConfig
 from components.preference.grpo import GRPOConfig
 from components.preference.pairs import PairsConfig
 from components.preference.reward_model import RewardConfig
+from components.scaling.study import StudyConfig
 from components.scaling.sweep import ScalingConfig
 from components.serving.export import ExportConfig
 from components.serving.start import StartConfig
@@ -142,20 +143,42 @@ class StartRecipe(AnyRecipe):
         return self
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe | StartRecipe:
+class StudyRecipe(AnyRecipe):
+    """From raw documents to a scaling study; no model of it goes any further."""
+
+    ingest: IngestConfig = IngestConfig()
+    clean: CleanConfig = CleanConfig()
+    deduplicate: DeduplicateConfig = DeduplicateConfig()
+    quality: QualityConfig = QualityConfig()
+    domains: DomainsConfig = DomainsConfig()
+    synthetic: SyntheticConfig = SyntheticConfig()
+    mixture: MixtureConfig = MixtureConfig()
+    decontaminate: DecontaminateConfig = DecontaminateConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    shards: ShardsConfig = ShardsConfig()
+    study: StudyConfig
+
+
+AnyKind = Recipe | StartRecipe | StudyRecipe
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> AnyKind:
     """Read and check a recipe file; RecipeError says what is wrong with it and where."""
     tree, origins = read(path, overrides)
     if "start" in tree:
         return validate(path, StartRecipe, tree, origins)
+    if "study" in tree:
+        return validate(path, StudyRecipe, tree, origins)
     return validate(path, Recipe, tree, origins)
 
 
 def load_whole_recipe(path: Path, overrides: Sequence[str], purpose: str) -> Recipe:
     """A recipe that makes its own data, which ``purpose`` is about."""
     recipe = load_recipe(path, overrides)
-    if isinstance(recipe, StartRecipe):
-        raise RecipeError(f"{path}: {purpose} needs a recipe with [pretrain]; this one starts from a checkpoint")
+    if not isinstance(recipe, Recipe):
+        other = "starts from a checkpoint" if isinstance(recipe, StartRecipe) else "is a scaling study"
+        raise RecipeError(f"{path}: {purpose} needs a recipe with [pretrain]; this one {other}")
     return recipe
 
 
-__all__ = ["AnyRecipe", "Recipe", "StartRecipe", "load_recipe", "load_whole_recipe"]
+__all__ = ["AnyRecipe", "Recipe", "StartRecipe", "StudyRecipe", "load_recipe", "load_whole_recipe"]

@@ -44,6 +44,16 @@ class Stage:
         return getattr(recipe, self.config_table)
 
 
+@dataclass(frozen=True)
+class Part(Stage):
+    """One of several stages that the same table is mapped to; each is configured by its own part of the table."""
+
+    part: Callable[[Any], BaseModel] = lambda table: table
+
+    def config(self, recipe: BaseModel) -> BaseModel:
+        return self.part(super().config(recipe))
+
+
 def evaluation(name: str, checkpoint: str) -> Stage:
     """The same held-out measurements for every checkpoint."""
     return Stage(
@@ -198,5 +208,5 @@ def after(pipeline: Sequence[Stage], first: str) -> set[str]:
 
 
 __all__ = [
-    "MODEL_STAGES", "PIPELINE", "Stage", "after", "cache_key", "config_digest", "evaluation", "through",
+    "MODEL_STAGES", "PIPELINE", "Part", "Stage", "after", "cache_key", "config_digest", "evaluation", "through",
 ]  # fmt: skip

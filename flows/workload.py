@@ -8,8 +8,10 @@ Counting: forward 2 FLOPs a weight and token plus attention, backward twice that
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from components.scaling.shapes import StudyShape
+from components.scaling.study import DIRECT_RUNS
 from components.serving.start import ModelConfig
-from flows.recipe import AnyRecipe, Recipe, StartRecipe
+from flows.recipe import AnyRecipe, Recipe, StartRecipe, StudyRecipe
 
 PROMPT = 100  # tokens of a typical question with its system prompt
 
@@ -28,6 +30,9 @@ class Workload:
 
 def workloads(recipe: AnyRecipe, model: ModelConfig) -> Iterator[Workload]:
     """One entry a training stage, in the pipeline's order; ``model``: the shape that is trained."""
+    if isinstance(recipe, StudyRecipe):
+        yield from _study(recipe)
+        return
     assert isinstance(recipe, Recipe | StartRecipe)
 
     def work(stage: str, trained: float, generated: float, length: int, *, bound: bool = True) -> Workload:
@@ -77,6 +82,24 @@ def workloads(recipe: AnyRecipe, model: ModelConfig) -> Iterator[Workload]:
         # The reward model reads every answer; the reference policy does where the KL term counts.
         read = written * (bool(recipe.reward) + bool(grpo.kl_coefficient))
         yield work("grpo", written * answer, (written + read + scored + evaluated) * answer, answer)
+
+
+def _study(recipe: StudyRecipe) -> Iterator[Workload]:
+    """Runs that share their training are counted once; what an edge of a grid may add is not foreseen."""
+    study, vocabulary = recipe.study, recipe.tokenizer.vocab_size
+    longest, *others = sorted(study.tokens, reverse=True)
+    families = len(study.learning_rates) * len(study.batch_tokens)
+    swept = families * (longest + sum(others) * study.decay_ratio)
+
+    def work(stage: str, shape: StudyShape, tokens: float) -> Workload:
+        model = shape.model(vocabulary, study.sequence_length)
+        flops = tokens * model.training_flops_per_token(study.sequence_length)
+        return Workload(stage, tokens, 0, study.sequence_length, flops, False)
+
+    for kind, sizes in study.kinds.items():
+        for shape in sizes.shapes:
+            yield work(f"sweep-{kind}-{shape.label}", shape, swept)
+        yield work(f"held-out-{kind}", sizes.held_out, DIRECT_RUNS * study.held_out_tokens)
 
 
 __all__ = ["PROMPT", "Workload", "workloads"]

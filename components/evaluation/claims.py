@@ -2,35 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
+from components.evaluation.claim import Claim, Verdict
 from components.evaluation.items import compare, estimate
 from components.stage import Artifact
 
-Verdict = Literal["holds", "does not hold", "not run"]
 MASTERED = 0.9
 """Pass-key share from which a length counts as mastered, as the report's 100% does at full scale."""
 FORMAT_BEFORE, FORMAT_AFTER = 0.1, 0.8
 """SFT must lift format following from under the one to over the other."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One row of the headline table. ``low`` and ``high``: 95% interval of the paired difference."""
-
-    claim: str
-    verdict: Verdict
-    unit: str = "share"
-    value: float | None = None
-    baseline: float | None = None
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    rule: str = ""
 
 
 Items = Mapping[str, pd.DataFrame]

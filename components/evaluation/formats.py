@@ -57,6 +57,13 @@ def scientific(value: float | None) -> str:
     return "–" if not value else f"{value:.2e}".replace("e+0", "e").replace("e+", "e")
 
 
+def significant(value: float | None) -> str:
+    """Three significant digits, whatever the size; counts from a thousand on in full."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def table_text(text: Any, limit: int = 400) -> str:
     """One line for a Markdown table: no line breaks, no pipes, not longer than ``limit``."""
     flat = str(text).replace("\n", " ⏎ ").replace("|", "\\|").replace("<", "&lt;")
@@ -65,6 +72,6 @@ def table_text(text: Any, limit: int = 400) -> str:
 
 FILTERS = {
     "number": number, "difference": difference, "cell": cell, "interval": interval, "duration": duration,
-    "scientific": scientific, "table_text": table_text,
+    "scientific": scientific, "significant": significant, "table_text": table_text,
 }  # fmt: skip
 """Jinja filters of the report's templates."""

@@ -17,6 +17,9 @@ CAPTIONS = {
     "funnel": "What each data stage left over.",
     "mixture": "Shares of the bytes by domain before and after re-weighting.",
     "scaling": "Left: runs of the sweep, a star at each optimum. Right: the loss law (lines) and the optima (dots).",
+    "study-dense": "Dense models. Left: the loss law (lines), the optima that it was fitted to (dots), and the "
+    "held-out model as predicted and as it came out. Right: the direct sweep of that model.",
+    "study-moe": "Mixtures of experts (active of total parameters) with the dense models in one law, in the same way.",
     "losses": "Training loss of every checkpoint.",
     "rewards": "Online reinforcement learning: reward and pass rate of the sampled answers.",
     "passkey": "Pass keys found by context length, with 95% intervals.",
@@ -85,7 +88,7 @@ def render(report_folder: Path, costs: Sequence[Mapping[str, Any]], target: Path
 
 def _plots(content: Mapping[str, Any]) -> dict[str, str]:
     """Name -> SVG of every plot that there is data for."""
-    from components.evaluation import plots
+    from components.evaluation import plots, plots_study
     from components.scaling.law import ScalingLaw
 
     evaluations, histories = content["evaluations"], content["histories"]
@@ -99,6 +102,8 @@ def _plots(content: Mapping[str, Any]) -> dict[str, str]:
         made["mixture"] = plots.mixture(content["mixture"]["before"], content["mixture"]["after"])
     if content["scaling"]:
         made["scaling"] = plots.scaling(ScalingLaw.model_validate(content["scaling"]))
+    for kind, entry in content.get("study", {}).items():
+        made[f"study-{kind}"] = plots_study.prediction(f"study-{kind}", entry)
     if histories:
         made["losses"] = plots.loss_curves(histories)
     rewards = {"reward": "reward", "pass_rate": "pass rate", "answer_tokens": "answer length (tokens)"}

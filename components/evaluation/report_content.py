@@ -9,6 +9,7 @@ from components.evaluation.before_after import before_after
 from components.evaluation.claims import claims
 from components.evaluation.items import read_items
 from components.evaluation.report_samples import document_samples
+from components.evaluation.study import study, study_claims, study_facts
 from components.stage import Artifact
 
 CHECKPOINTS = {
@@ -42,12 +43,13 @@ def collect(title: str, inputs: Mapping[str, Artifact], seed: int) -> dict[str, 
         if stage in inputs
     }
     items = {stage: read_items(inputs[stage].path) for stage in EVALUATIONS if stage in inputs}
-    compared = before_after(items, inputs, seed)
+    compared, studied = before_after(items, inputs, seed), study(inputs)
     return {
         "title": title,
-        "claims": claims(items, inputs, seed),
+        "claims": study_claims(studied) if studied else claims(items, inputs, seed),
         "facts": _facts(inputs),
         **({"before_after": compared} if compared else {}),
+        **({"study": studied} if studied else {}),
         "metrics": list(_metric_rows(evaluations)),
         "evaluations": evaluations,
         "effects": [
@@ -88,7 +90,7 @@ def _facts(inputs: Mapping[str, Artifact]) -> list[dict[str, str]]:
         found.append(("tokens trained on, all stages", f"{tokens:,}"))
     if flops := sum(float(t.get("flops", 0)) for t in trained):
         found.append(("training compute, FLOPs", f"{flops:.2e}"))
-    return [{"label": label, "value": value} for label, value in found]
+    return [{"label": label, "value": value} for label, value in found + study_facts(inputs)]
 
 
 def _metric_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

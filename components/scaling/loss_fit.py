@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from scipy.optimize import minimize
 from components.scaling.law import LossLaw
 
 Floats = NDArray[np.float64]
+Estimate = TypeVar("Estimate")
 
 # alpha and beta of Hoffmann et al. 2022 as refitted by Besiroglu et al. 2024 (arXiv 2404.10102).
 PUBLISHED_LOSS = (0.3478, 0.3658)
@@ -114,10 +116,10 @@ def residual_bootstrap(
     fitted: Floats,
     residuals: Floats,
     unknowns: int,
-    solve: Callable[[Floats], Floats],
+    solve: Callable[[Floats], Estimate],
     seed: int,
     resamples: int,
-) -> list[Floats]:
+) -> list[Estimate]:
     """Estimates on data made of the fit plus resampled residuals.
 
     Resampling cells instead would often leave a sweep of six cells under-determined.

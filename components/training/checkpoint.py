@@ -12,6 +12,7 @@ import io
 import json
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,12 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 
 def save_state(
     folder: Path, step: int, state: dict[str, Any], *, kept: int = KEPT, every: int = 0, best: bool = False,
-    loss: float | None = None, rank: int = 0, world_size: int = 1,
+    always: Collection[int] = (), loss: float | None = None, rank: int = 0, world_size: int = 1,
 ) -> None:  # fmt: skip
     """Save ``state`` (tensors, numbers, strings, lists, dicts) as this rank's part of the state after ``step`` updates.
 
-    Kept are the ``kept`` newest, those of every ``every`` steps, and with ``best`` the one of the lowest ``loss``.
+    Kept are the ``kept`` newest, those of every ``every`` steps and of the steps in ``always``, and with ``best`` the
+    one of the lowest ``loss``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -53,7 +55,7 @@ def save_state(
     stem.with_suffix(".json").unlink(missing_ok=True)
     write_atomically(stem.with_suffix(".pt"), data)
     write_atomically(stem.with_suffix(".json"), json.dumps(record).encode())
-    _retire(folder, rank, kept, every, best)
+    _retire(folder, rank, kept, every, best, always)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
@@ -84,13 +86,14 @@ class Checkpointer:
     """Writes states in a thread, one at a time. What goes wrong there is raised by the next call here."""
 
     def __init__(
-        self, folder: Path, *, kept: int = KEPT, every: int = 0, best: bool = False, rank: int = 0, world_size: int = 1
-    ) -> None:
+        self, folder: Path, *, kept: int = KEPT, every: int = 0, best: bool = False, always: Collection[int] = (),
+        rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
         self.folder = folder
         # Ranks finish a write at different times: the state before it is the newest that is whole until all have.
         kept = kept if world_size == 1 else max(2, kept)
         self._options: dict[str, Any] = {
-            "kept": kept, "every": every, "best": best, "rank": rank, "world_size": world_size,
+            "kept": kept, "every": every, "best": best, "always": always, "rank": rank, "world_size": world_size,
         }  # fmt: skip
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -134,7 +137,7 @@ class Checkpointer:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT) or self._options["world_size"] > 1:
                     raise
                 # Older states are the one thing here that is ours to give up; the newest must stay.
-                _retire(self.folder, self._options["rank"], 1, 0, False)
+                _retire(self.folder, self._options["rank"], 1, 0, False, self._options["always"])
                 save_state(self.folder, step, state, loss=loss, **self._options)
         except BaseException as error:
             self._error = error
@@ -174,12 +177,13 @@ def _merge(into: dict[str, Any], part: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _retire(folder: Path, rank: int, kept: int, every: int, best: bool) -> None:
+def _retire(folder: Path, rank: int, kept: int, every: int, best: bool, always: Collection[int]) -> None:
     """Delete this rank's states that no rule keeps."""
     suffix = f"-rank-{rank}" if rank else ""
     markers = sorted(folder.glob(f"step-????????{suffix}.json"))
     steps = {path: int(path.stem[5:13]) for path in markers}
     keep = {*markers[-kept:], *(path for path in markers if every and steps[path] % every == 0)}
+    keep |= {path for path in markers if steps[path] in always}
     if best:
         losses = {path: loss for path in markers if (loss := _loss(path)) is not None}
         keep |= {min(losses, key=lambda path: losses[path])} if losses else set()

@@ -9,7 +9,7 @@ killed resumes from its last checkpoint to bit-identical weights. What differs b
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -45,6 +45,7 @@ def train(
     flops_per_token: float = 0.0,
     samples_from_model: bool = False,
     stop: Callable[[int], bool] = lambda step: False,
+    keep_at: Collection[int] = (),
     last: bool = True,
 ) -> list[dict[str, float]]:
     """Make ``steps`` updates of ``model`` in place; return the history, a point every ``log_every`` steps.
@@ -62,6 +63,7 @@ def train(
     flops_per_token : of forward and backward, for the measured utilisation.
     samples_from_model : ``batch_at`` uses ``model``'s current weights (GRPO).
     stop : asked before every update with the number of those made; True: no more are made. All ranks must agree.
+    keep_at : numbers of updates after which there is a checkpoint, too, that stays.
     last : nothing is trained after this, so that ranks beyond the first may end here.
 
     Raises StageError when training goes wrong and ``config.watch`` says to stop, and when the disk is full.
@@ -70,7 +72,7 @@ def train(
     layout = run.layout
     check_divides(rows, layout.world_size, name)
     engine = build_engine(model, config, layout, optimizer)
-    training = _Training(engine, objective, batch_at, config, steps, run, name)
+    training = _Training(engine, objective, batch_at, config, steps, run, name, frozenset(keep_at))
     training.split, training.documents_at = split, documents_at
     training.flops_per_token, training.samples_from_model = flops_per_token, samples_from_model
     training.stop = stop
@@ -96,11 +98,11 @@ class _Training:
 
     def __init__(
         self, engine: Any, objective: Objective, batch_at: Callable[[int], Any], config: TrainingConfig, steps: int,
-        run: Run, name: str,
+        run: Run, name: str, keep_at: frozenset[int],
     ) -> None:  # fmt: skip
         self.engine, self.objective, self.batch_at = engine, objective, batch_at
         self.config, self.steps, self.stage_run, self.name = config, steps, run, name
-        self.folder = run.state / name
+        self.folder, self.keep_at = run.state / name, keep_at
         self.watch = Watch(config.watch)
         self.history: list[dict[str, float]] = []
         self.window: dict[str, list[float]] = defaultdict(list)
@@ -109,12 +111,12 @@ class _Training:
         self.rate_factor = 1.0
         self.incidents: list[Incident] = []
         self.checkpoints = Checkpointer(
-            self.folder, kept=config.keep_last, every=config.keep_every, best=config.keep_best,
+            self.folder, kept=config.keep_last, every=config.keep_every, best=config.keep_best, always=keep_at,
             rank=engine.rank, world_size=engine.world_size,
         )  # fmt: skip
 
     def run(self) -> list[dict[str, float]]:
-        config, run, name, steps = self.config, self.stage_run, self.name, self.steps
+        config, run, name, steps, keep_at = self.config, self.stage_run, self.name, self.steps, self.keep_at
         self.recorder = FlightRecorder(self.documents_at)
         start = self._restore()
         if start:
@@ -133,12 +135,12 @@ class _Training:
                         step = self._roll_back(incident)
                         continue
                 step += 1
-                if step % config.log_every == 0 or step == steps:
+                if step % config.log_every == 0 or step == steps or step in keep_at:
                     loss = self._close_window(step, telemetry)
                     bar.advance(0, loss=round(loss, 3))
                 bar.advance(1)
                 # Only at the ends of averaging windows, so that the history resumes exactly too.
-                if step < steps and step % _checkpoint_interval(config) == 0:
+                if step < steps and (step % _checkpoint_interval(config) == 0 or step in keep_at):
                     telemetry.mark("optimizer")
                     self._checkpoint(step)
                     telemetry.mark("checkpoint")
