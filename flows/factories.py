@@ -12,9 +12,11 @@ from flows.terminal import Display, stdout, table
 def factories_command(recipe: Path, overrides: list[str], output: Path) -> dict[str, Any]:
     """Run the recipe's ``[factories]``; the summary is written beside the records."""
     from components.sft.factories.build import FactoriesConfig, make_factories
-    from flows.recipe import load_recipe
+    from flows.recipe import StudyRecipe, load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    if isinstance(loaded, StudyRecipe):
+        raise UsageError(f"{recipe}: a scaling study makes no SFT data")
     config = loaded.factories or FactoriesConfig()
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output}: the folder is not empty")

@@ -11,12 +11,22 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.recipe import AnyRecipe, StartRecipe, StudyRecipe
+from flows.recipe import AnyRecipe, Recipe, StartRecipe, StudyRecipe
 from flows.stages import PIPELINE, Part, Stage, evaluation, through
 
 _ROWS = {stage.id: stage for stage in PIPELINE}
+_FURTHER = (
+    Stage(
+        "long-context", "components.evaluation.long_context:measure_long_context", "evaluation",
+        {"base": "pretrain", "long": "extend", "shards": "shards"}, table="long_context",
+    ),
+    Stage(
+        "experts", "components.evaluation.experts:measure_experts", "evaluation",
+        {"checkpoint": "extend", "shards": "shards"},
+    ),
+)  # fmt: skip
 _LAWS = ("law-dense", "held-out-dense", "law-moe", "held-out-moe")
-STAGE_NAMES = ("start", "factories", "evaluate-start", *_ROWS, *_LAWS)
+STAGE_NAMES = ("start", "factories", "evaluate-start", *_ROWS, "long-context", "experts", *_LAWS)
 """Of all recipes; a study has a sweep for each of its shapes, too."""
 _ALIASES = {"sft": "sft", "dpo": "dpo", "grpo": "rl"}
 
@@ -25,7 +35,20 @@ def pipeline_of(recipe: AnyRecipe) -> tuple[Stage, ...]:
     """The stages of ``recipe``, in order."""
     if isinstance(recipe, StudyRecipe):
         return scaling_study(recipe)
-    return post_training(recipe) if isinstance(recipe, StartRecipe) else PIPELINE
+    if isinstance(recipe, StartRecipe):
+        return post_training(recipe)
+    return with_measurements(recipe) if isinstance(recipe, Recipe) else PIPELINE
+
+
+def with_measurements(recipe: Recipe) -> tuple[Stage, ...]:
+    """The whole line, with the further measurements that the recipe has a table for after those of the checkpoint."""
+    asked = [stage for stage in _FURTHER if getattr(recipe, stage.config_table) is not None]
+    if not asked:
+        return PIPELINE
+    *stages, report = PIPELINE
+    place = next(number for number, stage in enumerate(stages) if stage.id == "evaluate-long") + 1
+    stages[place:place] = asked
+    return (*stages, replace(report, inputs={**report.inputs, **{stage.id: stage.id for stage in asked}}))
 
 
 def scaling_study(recipe: StudyRecipe) -> tuple[Stage, ...]:

@@ -21,6 +21,8 @@ from components.data.synthetic import SyntheticConfig
 from components.data.tokenizer import TokenizerConfig
 from components.evaluation.ablation import AblationConfig
 from components.evaluation.evaluate import EvaluationConfig
+from components.evaluation.experts import ExpertsConfig
+from components.evaluation.long_context import LongContextConfig
 from components.evaluation.ngram import NgramConfig
 from components.evaluation.report import ReportConfig
 from components.preference.dpo import DPOConfig
@@ -78,6 +80,8 @@ class Recipe(AnyRecipe):
     reward: RewardConfig = RewardConfig()
     grpo: GRPOConfig = GRPOConfig()
     ngram: NgramConfig = NgramConfig()
+    long_context: LongContextConfig | None = None  # measured where the table stands
+    experts: ExpertsConfig | None = None  # measured where the table stands
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Self:

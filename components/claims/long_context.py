@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from components.claims.claim import Bench, Claim, Contrast, Measured, Scores
+from components.evaluation.extrapolation import both, dual_chunk, yarn
 from components.evaluation.held_out import HeldOutConfig
 from components.stage import StageConfig
 from components.training.extend import ExtendConfig
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from components.evaluation.held_out import HeldOutDocument
-    from model.config import ModelConfig
     from model.transformer import Transformer
 
 KEYS = "pass keys found at the long length"
@@ -95,33 +95,6 @@ class Reading:
 
 
 # -- four times the length without training ---------------------------------------------------------------------
-
-
-def yarn(config: "ModelConfig", factor: int) -> "ModelConfig":
-    """YaRN's frequencies and temperature."""
-    from model.config import RopeScaling
-
-    scaling = RopeScaling(factor=factor, original_max_position_embeddings=config.max_position_embeddings)
-    return config.model_copy(update={"rope_scaling": scaling})
-
-
-def dual_chunk(config: "ModelConfig", factor: int) -> "ModelConfig":
-    """Dual chunk attention whose positions stay inside the trained length; neighbours keep an eighth of it."""
-    from model.config import DualChunkConfig
-
-    trained = config.max_position_embeddings
-    chunks = DualChunkConfig(chunk_size=trained, local_size=trained // 8)
-    return config.model_copy(update={"dual_chunk_attention": chunks})
-
-
-def both(config: "ModelConfig", factor: int) -> "ModelConfig":
-    """Dual chunk attention with YaRN's temperature by length, as the published checkpoints for 1M tokens have it."""
-    chunked = dual_chunk(config, factor)
-    assert chunked.dual_chunk_attention is not None
-    chunks = chunked.dual_chunk_attention.model_copy(
-        update={"original_max_position_embeddings": config.max_position_embeddings}
-    )
-    return chunked.model_copy(update={"dual_chunk_attention": chunks})
 
 
 def extrapolation(rule: Any) -> Any:

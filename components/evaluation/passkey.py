@@ -30,15 +30,19 @@ class PasskeyProblem:
 
 
 def passkey_problems(
-    tokenizer: Tokenizer, filler: Sequence[str], lengths: Sequence[int], per_length: int, seed: int
+    tokenizer: Tokenizer, filler: Sequence[str], lengths: Sequence[int], per_length: int, seed: int, needles: int = 1
 ) -> list[PasskeyProblem]:
-    """``per_length`` problems of each length, their keys at depths spread evenly from start to end."""
+    """``per_length`` problems of each length, their keys at depths spread evenly from start to end.
+
+    ``needles`` keys are hidden at even distances, and one of them is asked for, any one: its depth is not known then.
+    """
     problems = []
     for length in lengths:
         for number in range(per_length):
             depth = (number + 0.5) / per_length
             item = f"{length}/{number}"
-            document, prompt = _of_length(tokenizer, filler, length, depth, f"{seed}-passkey-{item}")
+            draw = f"{seed}-passkey-{item}" if needles == 1 else f"{seed}-{needles}-needles-{item}"
+            document, prompt = _of_length(tokenizer, filler, length, depth, draw, needles)
             problems.append(PasskeyProblem(item, length, depth, prompt, document.questions[0].answer.strip()))
     return problems
 
@@ -80,17 +84,18 @@ def sentences(text: str) -> list[str]:
 
 
 def _of_length(
-    tokenizer: Tokenizer, filler: Sequence[str], length: int, depth: float, seed: str
+    tokenizer: Tokenizer, filler: Sequence[str], length: int, depth: float, seed: str, needles: int
 ) -> tuple[RetrievalDocument, list[int]]:
     """The longest document found whose prompt and answer fit ``length`` tokens.
 
     A generator of the same seed draws the same key and the same place in the filler, so the number of characters can
     be corrected by the tokens that came out.
     """
+    depths = [(depth + index / needles) % 1 for index in range(needles)]
     characters, best = 3.0 * length, None
     for _ in range(6):
         document = retrieval_document(
-            random.Random(seed), filler, int(characters), 1, 1, side="evaluation", depths=[depth]
+            random.Random(seed), filler, int(characters), needles, 1, side="evaluation", depths=depths
         )
         prompt = tokenizer.encode(document.prompt())
         goal = length - MAX_ANSWER_TOKENS

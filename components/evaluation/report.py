@@ -20,6 +20,9 @@ CAPTIONS = {
     "study-dense": "Dense models. Left: the loss law (lines), the optima that it was fitted to (dots), and the "
     "held-out model as predicted and as it came out. Right: the direct sweep of that model.",
     "study-moe": "Mixtures of experts (active of total parameters) with the dense models in one law, in the same way.",
+    "long-context": "Left: pass keys found by length, before and after extension, and beyond the trained length in "
+    "four ways of reading, with 95% intervals. Right: held-out loss by position.",
+    "experts": "Load of every expert by domain against an even one, a panel a layer.",
     "losses": "Training loss of every checkpoint.",
     "rewards": "Online reinforcement learning: reward and pass rate of the sampled answers.",
     "passkey": "Pass keys found by context length, with 95% intervals.",
@@ -88,7 +91,7 @@ def render(report_folder: Path, costs: Sequence[Mapping[str, Any]], target: Path
 
 def _plots(content: Mapping[str, Any]) -> dict[str, str]:
     """Name -> SVG of every plot that there is data for."""
-    from components.evaluation import plots, plots_study
+    from components.evaluation import plots, plots_more
     from components.scaling.law import ScalingLaw
 
     evaluations, histories = content["evaluations"], content["histories"]
@@ -103,7 +106,11 @@ def _plots(content: Mapping[str, Any]) -> dict[str, str]:
     if content["scaling"]:
         made["scaling"] = plots.scaling(ScalingLaw.model_validate(content["scaling"]))
     for kind, entry in content.get("study", {}).items():
-        made[f"study-{kind}"] = plots_study.prediction(f"study-{kind}", entry)
+        made[f"study-{kind}"] = plots_more.prediction(f"study-{kind}", entry)
+    if "long_context" in content:
+        made["long-context"] = plots_more.long_context(content["long_context"])
+    if "experts" in content:
+        made["experts"] = plots_more.experts(content["experts"])
     if histories:
         made["losses"] = plots.loss_curves(histories)
     rewards = {"reward": "reward", "pass_rate": "pass rate", "answer_tokens": "answer length (tokens)"}

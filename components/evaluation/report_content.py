@@ -8,6 +8,7 @@ from typing import Any
 from components.evaluation.before_after import before_after
 from components.evaluation.claims import claims
 from components.evaluation.items import read_items
+from components.evaluation.long_context_card import long_context, long_context_claims
 from components.evaluation.report_samples import document_samples
 from components.evaluation.study import study, study_claims, study_facts
 from components.stage import Artifact
@@ -43,13 +44,15 @@ def collect(title: str, inputs: Mapping[str, Artifact], seed: int) -> dict[str, 
         if stage in inputs
     }
     items = {stage: read_items(inputs[stage].path) for stage in EVALUATIONS if stage in inputs}
-    compared, studied = before_after(items, inputs, seed), study(inputs)
+    compared, studied, long = before_after(items, inputs, seed), study(inputs), long_context(inputs)
     return {
         "title": title,
-        "claims": study_claims(studied) if studied else claims(items, inputs, seed),
+        "claims": study_claims(studied) if studied else claims(items, inputs, seed) + long_context_claims(long),
         "facts": _facts(inputs),
         **({"before_after": compared} if compared else {}),
         **({"study": studied} if studied else {}),
+        **({"long_context": long} if long else {}),
+        **({"experts": experts} if (experts := _optional(inputs, "experts", "experts.json")) else {}),
         "metrics": list(_metric_rows(evaluations)),
         "evaluations": evaluations,
         "effects": [

@@ -90,6 +90,8 @@ def _rows(outcome: Mapping[str, Any], law: Mapping[str, Any]) -> Iterator[dict[s
     if exponent := prediction["expert_exponent"]:
         title = "g: experts are worth N_active^(1-g) N_total^g dense parameters"
         yield {"quantity": title, "predicted": exponent, "outcome": None}
+        title = "loss of a dense model of as many active parameters"
+        yield {"quantity": title, "predicted": prediction["equal_dense_loss"], "outcome": None}
 
 
 __all__ = ["study", "study_claims", "study_facts"]

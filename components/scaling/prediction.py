@@ -54,6 +54,8 @@ def predict(config: PredictConfig, inputs: Inputs, run: Run) -> Summary:
         cells = cells.and_(_cells(optima, _sizes(dense)))
     active, total, tokens = config.shape.active, config.shape.total, config.tokens
     loss, exponent, loss_law = predict_loss(cells, active, total, tokens, seed=run.seed, resamples=config.resamples)
+    # A dense model of equal active compute, by the same law.
+    equal = exponent and predict_loss(cells, active, active, tokens, seed=run.seed, resamples=config.resamples)[0]
     prediction: dict[str, Any] = {
         "active_parameters": active,
         "parameters": total,
@@ -66,6 +68,7 @@ def predict(config: PredictConfig, inputs: Inputs, run: Run) -> Summary:
         "batch_tokens": _predict_power(law, "batch_tokens", active, tokens, run.seed, config.resamples),
         "loss_law": loss_law.model_dump(),
         "expert_exponent": exponent,
+        "equal_dense_loss": equal,
         "cells": [
             {"active_parameters": a, "parameters": p, "tokens": d, "loss": loss, "law": loss_law(n, d)}
             for a, p, d, loss, n in zip(

@@ -60,6 +60,13 @@ class Sizes(StageConfig):
     held_out: StudyShape
 
     @model_validator(mode="after")
+    def _shapes_differ(self) -> Self:
+        labels = [shape.label for shape in self.shapes]  # which become names of stages
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"shapes: expected another width or number of layers for each, got {', '.join(labels)}")
+        return self
+
+    @model_validator(mode="after")
     def _held_out_is_larger(self) -> Self:
         largest, goal = max(shape.active for shape in self.shapes), self.held_out.active
         if goal < 4 * largest:
@@ -86,7 +93,8 @@ class StudyConfig(RunsConfig):
 
     @property
     def kinds(self) -> dict[ModelKind, Sizes]:
-        return {"dense": self.dense} | ({"moe": self.moe} if self.moe else {})
+        found: dict[ModelKind, Sizes] = {"dense": self.dense}
+        return found | {"moe": self.moe} if self.moe else found
 
     def sweep_of(self, kind: ModelKind, index: int) -> SweepConfig:
         return SweepConfig(shape=self.kinds[kind].shapes[index], **self._values(SweepConfig))

@@ -91,8 +91,9 @@ def run(recipe: Path, home: Path) -> dict:
 def test_the_recipe_ends_with_predictions_beside_outcomes_and_a_second_run_does_nothing(tmp_path):
     (tmp_path / "corpus.toml").write_text(CORPUS)
     recipe = tmp_path / "tiny.toml"
+    text = TINY + tables("dense", 8, 16, 40) + tables("moe", 8, 16, 40)
     recipe.write_text(
-        TINY.replace("{recipes}", str(ROOT / "recipes")).replace("{corpus}", str(tmp_path / "corpus.toml"))
+        text.replace("{recipes}", str(ROOT / "recipes")).replace("{corpus}", str(tmp_path / "corpus.toml"))
     )
     found = run(recipe, tmp_path / "home")
     assert list(found["stages"]) == [stage.id for stage in pipeline_of(load_recipe(recipe))]
