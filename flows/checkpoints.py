@@ -82,7 +82,11 @@ def evaluate_command(name: str, recipe_path: Path, overrides: Sequence[str] = ()
     if not done["shards" if "shards" in done else "conversations"]:
         raise UsageError(f"the held-out data of {recipe_path} is not there yet: qwenforge run {recipe_path}")
     inputs = {"checkpoint": checkpoint}
-    inputs |= {part: store.open(digest) for part in ("shards", "conversations", "reward") if (digest := done.get(part))}
+    inputs |= {
+        part: store.open(digest)
+        for part in ("shards", "conversations", "factories", "reward")
+        if (digest := done.get(part))
+    }
     if (tokenizer := done.get("tokenizer")) and not same_vocabulary(checkpoint.path, store.open(tokenizer).path):
         inputs["tokenizer"] = store.open(tokenizer)
     with TemporaryDirectory() as folder, display.live(1):

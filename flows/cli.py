@@ -315,6 +315,28 @@ def factories(
 
 
 @app.command()
+def conversations(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="JSONL, JSON or Parquet in OpenAI's, ShareGPT's or Alpaca's form, or a stage's artifact.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path | None, typer.Option(help="New JSONL file for what holds.")] = None,
+    form: Annotated[
+        Literal["messages", "sharegpt", "alpaca"], typer.Option("--format", help="Form of that file.")
+    ] = "messages",
+    as_json: JsonOption = False,
+) -> None:
+    """Check conversations record by record, say what is wrong with which, and write them in another tool's form."""
+    from flows.conversations import conversations_command, print_conversations
+
+    result = conversations_command(sources, output, form)
+    show(result, True) if as_json else print_conversations(result)
+
+
+@app.command()
 def ablate(
     recipe: RecipeArgument = Path("recipes/pocket.toml"),
     first: Annotated[
@@ -329,6 +351,23 @@ def ablate(
 
     result = ablate_command(recipe, set_ or [], first, second)
     show(result, True) if as_json else print_ablation(result)
+
+
+@app.command("ablate-factories")
+def ablate_factories(
+    recipe: Annotated[Path, typer.Argument(help="Recipe whose finished base is fine-tuned.")] = Path(
+        "recipes/pocket.toml"
+    ),
+    only: Annotated[list[str] | None, typer.Option(metavar="FACTORY", help="Only this one. Repeatable.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be trained, and for how long; no more.")] = False,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune with all nine SFT factories and without each, at equal tokens: what each is worth."""
+    from flows.factory_ablation import ablate_factories_command, print_factory_ablation
+
+    result = ablate_factories_command(recipe, set_ or [], only or [], plan_only=plan)
+    show(result, True) if as_json else print_factory_ablation(result)
 
 
 @app.command()

@@ -2,9 +2,10 @@
 scaling study's.
 
 The rows of the shorter one are those of the whole one (function, version, alias) with other producers; those of a study
-up to its token shards are the whole one's.
+up to its token shards are the whole one's. Conversations of one's own (``[imported]``) go into SFT in both lines.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ _FURTHER = (
     ),
 )  # fmt: skip
 _LAWS = ("law-dense", "held-out-dense", "law-moe", "held-out-moe")
-STAGE_NAMES = ("start", "factories", "evaluate-start", *_ROWS, "long-context", "experts", *_LAWS)
+STAGE_NAMES = ("start", "factories", "imported", "evaluate-start", *_ROWS, "long-context", "experts", *_LAWS)
 """Of all recipes; a study has a sweep for each of its shapes, too."""
 _ALIASES = {"sft": "sft", "dpo": "dpo", "grpo": "rl"}
 
@@ -37,7 +38,9 @@ def pipeline_of(recipe: AnyRecipe) -> tuple[Stage, ...]:
         return scaling_study(recipe)
     if isinstance(recipe, StartRecipe):
         return post_training(recipe)
-    return with_measurements(recipe) if isinstance(recipe, Recipe) else PIPELINE
+    if not isinstance(recipe, Recipe):
+        return PIPELINE
+    return with_imported(with_measurements(recipe)) if recipe.imported else with_measurements(recipe)
 
 
 def with_measurements(recipe: Recipe) -> tuple[Stage, ...]:
@@ -88,6 +91,24 @@ def _part(method: str, *arguments: Any) -> BaseModel:
     return found
 
 
+def with_imported(pipeline: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The same with conversations of one's own, checked, before SFT, which reads them too."""
+    rows: list[Stage] = []
+    for stage in pipeline:
+        if stage.id == "sft":
+            rows.append(_imported("tokenizer"))
+            stage = replace(stage, inputs={**stage.inputs, "imported": "imported"})
+        rows.append(stage)
+    return tuple(rows)
+
+
+def _imported(tokenizer: str) -> Stage:
+    return Stage(
+        "imported", "components.sft.imported:import_conversations", "conversations",
+        {"tokenizer": tokenizer, "conversations": "conversations"},
+    )  # fmt: skip
+
+
 def post_training(recipe: StartRecipe) -> tuple[Stage, ...]:
     """From the checkpoint through every stage whose table stands in the recipe; each goes on from the one before."""
     stages = [Stage("start", "components.serving.start:start", "checkpoint", alias="start")]
@@ -99,9 +120,14 @@ def post_training(recipe: StartRecipe) -> tuple[Stage, ...]:
     prompts = {"conversations": "conversations"}
     policy = "start"
     if recipe.factories:
-        stages.append(Stage("factories", "components.sft.factories.build:make_factories", "conversations", prompts))
+        stages.append(
+            Stage("factories", "components.sft.factories.build:make_factories", "conversations", prompts, version=2)
+        )
+    if recipe.imported:
+        stages.append(_imported("start"))
     if recipe.sft:
-        add("sft", long="start", **prompts, **({"factories": "factories"} if recipe.factories else {}))
+        more = {name: name for name in ("factories", "imported") if getattr(recipe, name)}
+        add("sft", long="start", **prompts, **more)
         policy = "sft"
     if recipe.pairs:
         add("pairs", policy=policy, **prompts)
@@ -115,9 +141,10 @@ def post_training(recipe: StartRecipe) -> tuple[Stage, ...]:
     if recipe.grpo:
         add("grpo", policy=policy, **rewarded, **prompts)
     trained = {alias: stage for stage, alias in _ALIASES.items() if getattr(recipe, stage)}
+    held_out = {"factories": "factories"} if recipe.factories and recipe.factories.held_out else {}
     for name, stage in ({"start": "start"} | trained).items():
         measured = evaluation(name, stage)
-        stages.append(replace(measured, inputs={"checkpoint": stage, **prompts, **rewarded}))
+        stages.append(replace(measured, inputs={"checkpoint": stage, **prompts, **held_out, **rewarded}))
     if trained:
         add("export", **trained)
     add("report", **{stage.id: stage.id for stage in stages})

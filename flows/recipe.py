@@ -34,8 +34,10 @@ from components.scaling.sweep import ScalingConfig
 from components.serving.export import ExportConfig
 from components.serving.start import StartConfig
 from components.sft.conversations import ConversationsConfig
+from components.sft.factories.ablation import FactoryAblationConfig
 from components.sft.factories.build import FactoriesConfig
 from components.sft.fine_tune import SFTConfig
+from components.sft.imported import ImportedConfig
 from components.training.extend import ExtendConfig
 from components.training.pretrain import PretrainConfig
 from flows.recipe_file import RecipeError, read, validate
@@ -74,6 +76,8 @@ class Recipe(AnyRecipe):
     pretrain: PretrainConfig
     extend: ExtendConfig
     factories: FactoriesConfig = FactoriesConfig()  # `qwenforge factories`; no stage of the pipeline
+    factory_ablation: FactoryAblationConfig = FactoryAblationConfig()  # `qwenforge ablate-factories`; no stage either
+    imported: ImportedConfig | None = None
     sft: SFTConfig = SFTConfig()
     pairs: PairsConfig = PairsConfig()
     dpo: DPOConfig = DPOConfig()
@@ -106,6 +110,7 @@ class StartRecipe(AnyRecipe):
 
     start: StartConfig
     factories: FactoriesConfig | None = None
+    imported: ImportedConfig | None = None
     sft: SFTConfig | None = None
     pairs: PairsConfig | None = None
     dpo: DPOConfig | None = None
@@ -125,7 +130,7 @@ class StartRecipe(AnyRecipe):
     @model_validator(mode="after")
     def _stages_agree(self) -> Self:
         """What a stage reads must be made."""
-        for table, needs in (("factories", "sft"), ("dpo", "pairs"), ("reward", "pairs")):
+        for table, needs in (("factories", "sft"), ("imported", "sft"), ("dpo", "pairs"), ("reward", "pairs")):
             if getattr(self, table) is not None and getattr(self, needs) is None:
                 raise ValueError(f"[{table}] needs [{needs}]; the table may be empty")
         if self.pairs and not (self.dpo or self.reward):

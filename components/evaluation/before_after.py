@@ -14,9 +14,13 @@ METRICS = {
     "verified_sampled": "verified answers, sampled",
     "format_greedy": "format followed, greedy",
     "stopped_greedy": "answers that end by themselves",
+    "factory_greedy": "answers that pass the factories' checks, greedy",
+    "ifeval.prompt_strict": "IFEval prompts followed, strict",
+    "reasoning.acc": "reasoning-gym questions answered",
     "human_eval": "HumanEval problems solved, greedy",
 }
 BY_DOMAIN = "verified_greedy"
+BY_FACTORY = "factory_greedy"
 NOTE = (
     "Paired differences on the same held-out prompts. This run has no pre-training data, so neither bits per byte nor "
     "pass keys were measured."
@@ -36,9 +40,11 @@ def before_after(items: Mapping[str, pd.DataFrame], inputs: Mapping[str, Artifac
 def _rows(
     start: pd.DataFrame, trained: Mapping[str, pd.DataFrame], domains: Mapping[str, list[str]], seed: int
 ) -> Iterator[dict[str, Any]]:
-    """The metrics over all prompts, then the strictest of them by domain."""
+    """The metrics over all prompts, then verified answers by domain and accepted ones by factory."""
     parts: list[tuple[str, str, list[str] | None]] = [(metric, title, None) for metric, title in METRICS.items()]
     parts += [(BY_DOMAIN, f"{METRICS[BY_DOMAIN]}: {domain}", tasks) for domain, tasks in domains.items()]
+    factories = start[start["metric"] == BY_FACTORY]["group"].drop_duplicates()
+    parts += [(BY_FACTORY, f"{METRICS[BY_FACTORY]}: {name.replace('_', ' ')}", [name]) for name in factories]
     for metric, title, tasks in parts:
         before = _part(start, metric, tasks)
         if before.empty:

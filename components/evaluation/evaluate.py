@@ -1,12 +1,14 @@
 """Stage ``evaluate``: every held-out measurement of one checkpoint, the same for all checkpoints of a run.
 
 Held-out bits per byte by domain; verified answers and format following by task family, greedy and sampled; pass-key
-retrieval by context length; HumanEval where it is asked for; reward and length of the sampled answers. Outcomes are
-kept item by item, so that the report card can compare any two checkpoints paired.
+retrieval by context length; HumanEval, other benchmarks and what the factories hold out where they are asked for;
+reward and length of the sampled answers. Outcomes are kept item by item, so that the report card can compare any two
+checkpoints paired.
 """
 
 import json
 import operator
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,13 +37,19 @@ class EvaluationConfig(HeldOutConfig):
     human_eval_tokens: int = Field(
         384, ge=1, description="longest answer to one of them", exclude_if=lambda value: value == 384
     )
+    benchmarks: dict[Literal["ifeval", "reasoning"], Annotated[int, Field(ge=1)]] = Field(
+        {}, exclude_if=operator.not_, description="questions of benchmarks of `qwenforge eval --tasks`"
+    )
+    benchmark_tokens: int = Field(
+        256, ge=1, description="longest answer to one of them", exclude_if=lambda value: value == 256
+    )
     shown_prompts: int = Field(8, ge=0, description="prompts whose answers the report card shows")
 
 
 def evaluate(config: EvaluationConfig, inputs: Inputs, run: Run) -> Summary:
-    """Inputs ``checkpoint``, ``shards``, ``conversations``, ``reward``; all but the first may be missing. Without
-    shards there is no held-out text, and so neither bits per byte nor pass keys. ``tokenizer`` is that of the shards,
-    for a checkpoint that has another one.
+    """Inputs ``checkpoint``, ``shards``, ``conversations``, ``factories``, ``reward``; all but the first may be
+    missing. Without shards there is no held-out text, and so neither bits per byte nor pass keys. ``tokenizer`` is that
+    of the shards, for a checkpoint that has another one.
 
     Writes ``evaluation.json`` ({metrics: {name: {value, low, high, n}}}), ``items.parquet``, ``samples.json``.
     """
@@ -55,8 +63,12 @@ def evaluate(config: EvaluationConfig, inputs: Inputs, run: Run) -> Summary:
         run.info("no held-out text: bits per byte and pass keys are left out")
     if "conversations" in inputs:
         measurement.tasks()
+    if "factories" in inputs:
+        measurement.factories()
     if config.human_eval:
         measurement.human_eval()
+    if config.benchmarks:
+        measurement.benchmarks()
     metrics = measurement.items.metrics(run.seed)
     measurement.items.write(run.output)
     for name, content in (("evaluation", {"metrics": metrics}), ("samples", measurement.samples)):

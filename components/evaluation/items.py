@@ -11,7 +11,7 @@ import pandas as pd
 from components.evaluation.statistics import Estimate, mean, paired_difference, proportion
 
 FILE = "items.parquet"
-SHARES = ("verified", "format", "passkey", "stopped", "human_eval")
+SHARES = ("verified", "format", "passkey", "stopped", "human_eval", "factory", "reasoning.acc", "ifeval.prompt")
 """Metrics (by the start of their names) whose scores are 0 or 1."""
 
 

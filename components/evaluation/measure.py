@@ -110,6 +110,42 @@ class Measurement:
         for problem, passed in zip(problems, verdicts, strict=True):
             self.items.add("human_eval", "python", problem.name, passed)
 
+    def factories(self) -> None:
+        """Metric ``factory_greedy`` by factory: its check accepts the greedy answer to a prompt that it held out."""
+        from components.sft.factories.build import load
+        from components.sft.factories.held_out import reasons
+
+        records = read_conversations(self.inputs["factories"], "heldout")
+        names = list(dict.fromkeys(record.task for record in records))
+        if not self.tokenizer.has_conversations:
+            return
+        with self.run.progress(len(records), "the factories' prompts", unit="prompt") as bar:
+            for name in names:
+                own = [record for record in records if record.task == name]
+                longest = max(len(self.tokenizer.encode(record.messages[-1]["content"])) for record in own)
+                answers = sample_answers(
+                    self.model, self.tokenizer, [record.prompt for record in own], temperature=0.0,
+                    max_new_tokens=longest + longest // 4 + 1, seed=self.run.seed,
+                )  # fmt: skip
+                for record, reason in zip(own, reasons(load(name), own, [a for (a,) in answers]), strict=True):
+                    self.items.add("factory_greedy", name, record.id, not reason)
+                bar.advance(len(own))
+
+    def benchmarks(self) -> None:
+        """Metrics ``ifeval.*`` and ``reasoning.*``, as ``qwenforge eval --tasks`` takes them."""
+        from components.evaluation.harness.measure import Settings, measure
+        from components.evaluation.harness.subject import Subject
+        from components.evaluation.harness.tasks import TASKS
+
+        subject = Subject(self.folder, self.run.device)
+        for name, count in self.config.benchmarks.items():
+            settings = Settings(
+                limit=count, chat=self.tokenizer.has_conversations, max_new_tokens=self.config.benchmark_tokens,
+                seed=self.run.seed,
+            )  # fmt: skip
+            with self.run.progress(count, name, unit="question") as bar:
+                self.items.rows += measure(subject, TASKS[name], settings, bar.advance).items.rows
+
     def effects(self) -> list[dict[str, Any]]:
         """Against what needs no model: a code of equal lengths for all tokens, and answers given to other prompts."""
         found = self._against_a_uniform_code() if self.documents else []

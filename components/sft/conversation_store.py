@@ -16,7 +16,8 @@ COLUMNS = ("id", "split", "task", "messages", "answer", "meta")
 
 @dataclass(frozen=True)
 class Conversation:
-    """One row. ``messages`` ends with the assistant's answer in split ``sft`` and with the user elsewhere."""
+    """One row. ``messages`` ends with the assistant's answer in split ``sft`` and with the user elsewhere; what a
+    factory holds out has its reference answer, too."""
 
     id: str
     split: Split

@@ -28,7 +28,8 @@ class SFTConfig(TrainingConfig):
 def fine_tune(config: SFTConfig, inputs: Inputs, run: Run) -> Summary:
     """Fine-tune the base on the ``sft`` split; effects on held-out loss, format and correctness.
 
-    Inputs ``long`` (the base), ``conversations``, and perhaps ``factories`` (more of the ``sft`` split).
+    Inputs ``long`` (the base), ``conversations``, and perhaps ``factories`` and ``imported`` (more of the ``sft``
+    split).
     """
     import torch
 
@@ -45,12 +46,13 @@ def fine_tune(config: SFTConfig, inputs: Inputs, run: Run) -> Summary:
     model = load_model(inputs["long"].path, run.device)
     tokenizer = Tokenizer.load(inputs["long"].path)
     conversations = read_conversations(inputs["conversations"], "sft")
-    if "factories" in inputs:
-        conversations += read_conversations(inputs["factories"], "sft")
+    for more in ("factories", "imported"):
+        if more in inputs:
+            conversations += read_conversations(inputs[more], "sft")
     heldout = spread(read_conversations(inputs["conversations"], "heldout"), config.evaluation_prompts)
     if not conversations or not heldout:
         raise StageError("sft: the conversations hold no sft or no heldout split; raise their sizes")
-    sequences = [tokenizer.render_chat_with_mask(c.messages) for c in conversations]
+    sequences = [tokenizer.render_chat_with_mask(c.messages, c.meta.get("tools")) for c in conversations]
     if (longest := max(len(ids) for ids, _ in sequences)) > config.sequence_length:
         raise StageError(f"sft.sequence_length: {config.sequence_length} tokens do not hold the longest of {longest}")
     # A held-out share of the SFT split itself: its loss, unlike its accuracy, needs reference answers.

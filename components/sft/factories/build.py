@@ -1,10 +1,12 @@
 """Stage ``factories``: conversations from the nine factories, with evidence a record and the rates of each factory.
 
-Writes ``conversations.parquet`` (split ``sft``; ``meta`` holds factory and evidence) and ``rejected.jsonl``, a few
-examples of each reason. A planted error that a check accepts is a fault of that check and fails the stage.
+Writes ``conversations.parquet`` (split ``sft``; ``meta`` holds factory and evidence; and ``heldout``, where that is
+asked for) and ``rejected.jsonl``, a few examples of each reason. A planted error that a check accepts is a fault of
+that check and fails the stage.
 """
 
 import json
+import operator
 import random
 from collections import Counter
 from importlib import import_module
@@ -14,6 +16,8 @@ from pydantic import Field
 
 from components.sft.conversation_store import Conversation, read_conversations, write_conversations
 from components.sft.factories.factory import Candidate, Factory, Verdict
+from components.sft.factories.held_out import accepted as accepted_candidates
+from components.sft.factories.held_out import answered, hold_out
 from components.stage import Inputs, Progress, Run, StageConfig, StageError, Summary, effect
 
 FACTORIES = (
@@ -34,6 +38,10 @@ class FactoriesConfig(StageConfig):
     planted_share: float = Field(0.1, ge=0, lt=1, description="share of candidates that are wrong on purpose")
     batch: int = Field(50, ge=1, description="candidates that are checked at a time")
     minimum_acceptance: float = Field(0.1, gt=0, le=1, description="a factory below it ends the stage")
+    held_out: int = Field(
+        0, ge=0, exclude_if=operator.not_,
+        description="prompts of each factory that no record shares its source with; `evaluate` asks them",
+    )  # fmt: skip
 
 
 def make_factories(config: FactoriesConfig, inputs: Inputs, run: Run) -> Summary:
@@ -50,8 +58,11 @@ def make_factories(config: FactoriesConfig, inputs: Inputs, run: Run) -> Summary
     rejected: list[dict[str, object]] = []
     with run.progress(sum(config.records.values()), "factories", unit="record") as bar:
         for name in (name for name in FACTORIES if config.records.get(name)):
-            kept, tally = _run_factory(load(name), config, run.seed, rejected, bar, heldout)
-            conversations += kept
+            factory = load(name)
+            own = _held_out(factory, config.held_out, run.seed)
+            sources = {answered(conversation, "").source for conversation in own}
+            kept, tally = _run_factory(factory, config, run.seed, rejected, bar, heldout, sources)
+            conversations += [*kept, *own]
             tallies[name] = tally
             run.metrics({f"{name}/acceptance": tally["acceptance"]})
     write_conversations(run.output, conversations)
@@ -59,7 +70,7 @@ def make_factories(config: FactoriesConfig, inputs: Inputs, run: Run) -> Summary
     (run.output / "rejected.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     drawn, planted = (sum(tally[key] for tally in tallies.values()) for key in ("candidates", "planted"))
     return {
-        "conversations": len(conversations),
+        "conversations": sum(c.split == "sft" for c in conversations),
         "factories": tallies,
         "effects": [
             effect("records without a planted error", 1.0, 1 - planted / max(1, drawn), note="after the checks, before")
@@ -74,7 +85,7 @@ def load(name: str) -> Factory:
 
 def _run_factory(
     factory: Factory, config: FactoriesConfig, seed: int, rejected: list[dict[str, object]], bar: Progress,
-    heldout: list[list[str]],
+    heldout: list[list[str]], sources: set[str],
 ) -> tuple[list[Conversation], Summary]:  # fmt: skip
     wanted = config.records[factory.name]
     candidates = factory.write(random.Random(f"{seed}-factory-{factory.name}"), config.planted_share)
@@ -96,7 +107,7 @@ def _run_factory(
                     f"{candidate.response[:200]!r}"
                 )
             accepted += 1
-            if _contaminated(candidate, heldout):
+            if _contaminated(candidate, heldout) or candidate.source in sources:
                 reasons["contaminated"] += 1
                 continue
             key = json.dumps(candidate.messages, sort_keys=True)
@@ -112,6 +123,12 @@ def _run_factory(
         "records": len(kept), "candidates": drawn, "acceptance": accepted / drawn, "planted": planted,
         "planted_rejected": planted, "duplicates": duplicates, "reasons": dict(sorted(reasons.items())),
     }  # fmt: skip
+
+
+def _held_out(factory: Factory, count: int, seed: int) -> list[Conversation]:
+    """Drawn on their own, so that the records do not depend on how many they are."""
+    rng = random.Random(f"{seed}-factory-heldout-{factory.name}")
+    return hold_out(factory, accepted_candidates(factory, rng), count) if count else []
 
 
 def _heldout_words(inputs: Inputs) -> list[list[str]]:

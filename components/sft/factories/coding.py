@@ -122,7 +122,8 @@ def write(rng: random.Random, planted_share: float) -> Iterator[Candidate]:
                 f"Write a {language} program. Each line of standard input holds whole numbers. Of these, {words}; "
                 f"print {_FOLDS[fold][0]}, one line for each line of input (0 for a line without numbers)."
             )
-            facts = {"tests": [" ".join(map(str, numbers)) for numbers in tests], "language": language}
+            given = [" ".join(map(str, numbers)) for numbers in tests]
+            facts = {"tests": given, "language": language, "source": f"{words}; {fold}"}
             yield Candidate(language, user(prompt), program, expected, facts, planted)
 
 

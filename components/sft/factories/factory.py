@@ -12,8 +12,9 @@ from components.sft.problems import Message
 class Candidate:
     """A conversation up to the user's last turn, a response to it, and what its check may look at.
 
-    ``facts`` is JSON-able and never holds the response's own claims about itself. ``planted`` names the error that was
-    built in on purpose; no check reads it.
+    ``facts`` is JSON-able and never holds the response's own claims about itself. Its ``source``, where there is one,
+    names what several candidates are made from. ``planted`` names the error that was built in on purpose; no check
+    reads it.
     """
 
     task: str
@@ -22,6 +23,11 @@ class Candidate:
     answer: Any = None
     facts: dict[str, Any] = field(default_factory=dict)
     planted: str = ""
+
+    @property
+    def source(self) -> str:
+        """What the candidate is made from: no two of different sources share their content."""
+        return self.facts.get("source") or self.messages[-1]["content"]
 
 
 @dataclass(frozen=True)

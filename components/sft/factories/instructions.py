@@ -17,6 +17,8 @@ from components.sft.factories.factory import Candidate, Factory, Verdict, accept
 from components.sft.problems import WORDS, user
 
 LIMITS = Limits(timeout=10)
+TOPIC = 5
+"""Words that the texts of a record are made of."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,9 @@ class Demand:
     """Part of the verifier and what a careless writer puts there; the unit tests must notice."""
 
 
-def demands(rng: random.Random) -> list[Demand]:
-    """One of each family, with fresh numbers and words."""
-    n, word, other = rng.randrange(2, 5), *rng.sample(WORDS, 2)
-    topic = rng.sample([w for w in WORDS if w not in (word, other)], 5)
+def demands(rng: random.Random, topic: list[str]) -> list[Demand]:
+    """One of each family, with fresh numbers and words; the texts are made of the five words of ``topic``."""
+    n, word, other = rng.randrange(2, 5), *rng.sample([w for w in WORDS if w not in topic], 2)
     line = " ".join(topic)
     sentences = [f"The {topic[i % 5]} is near the {topic[(i + 1) % 5]}." for i in range(n + 1)]
     bullets = [f"* {topic[i % 5]}" for i in range(n + 1)]
@@ -78,13 +79,14 @@ def demands(rng: random.Random) -> list[Demand]:
 def write(rng: random.Random, planted_share: float) -> Iterator[Candidate]:
     """A planted error is a wrong verifier or a response that breaks the instruction."""
     while True:
-        demand = rng.choice(demands(rng))
+        topic = rng.sample(WORDS, TOPIC)
+        demand = rng.choice(demands(rng, topic))
         planted = rng.choice(("verifier", "response")) if rng.random() < planted_share else ""
         body = demand.verifier.replace(*demand.slip) if planted == "verifier" else demand.verifier
         tests = [[text, True] for text in demand.keep] + [[text, False] for text in demand.breach]
         response = rng.choice(demand.breach if planted == "response" else demand.keep)
         facts = {"verifier": f"def check(text):\n    {body}\n", "tests": tests}
-        prompt = f"Write something with the words of your choice. {demand.instruction}"
+        prompt = f"Write something with words such as {', '.join(topic)}. {demand.instruction}"
         yield Candidate(demand.name, user(prompt), response, demand.name, facts, planted)
 
 

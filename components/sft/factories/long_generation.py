@@ -2,15 +2,18 @@
 
 The default back-translation is extractive: the document's own heading and its most telling words become the query.
 A pair is kept where the response has the demanded length, is about what the query asks, does not repeat itself and
-ends with a sentence. Documents are the reference manual that comes with the interpreter; a model writes the queries
-where a teacher is given (``teacher_query``).
+ends with a sentence. Documents are the reference manual and the library's own documentation that come with the
+interpreter; a model writes the queries where a teacher is given (``teacher_query``).
 """
 
+import ast
 import random
 import re
+import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 from components.sft.factories.factory import Candidate, Factory, Verdict, accept, one_by_one, reject
 from components.sft.problems import user
@@ -28,10 +31,26 @@ _COMMON = {
 
 @cache
 def documents() -> tuple[str, ...]:
-    """Long plain texts, in a fixed order."""
+    """Long plain texts, each once, in a fixed order: the manual's topics, then the library's docstrings."""
     from pydoc_data.topics import topics
 
-    return tuple(text for _, text in sorted(topics.items()) if len(text.split()) > LENGTHS[0])
+    texts = [*(text for _, text in sorted(topics.items())), *_docstrings()]
+    return tuple(dict.fromkeys(text for text in texts if len(text.split()) > LENGTHS[0]))
+
+
+def _docstrings() -> Iterator[str]:
+    """Of the modules, classes and functions of the standard library; read, not imported."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for file in sorted(root.rglob("*.py")):
+        if {"site-packages", "dist-packages", "test", "tests", "idlelib"} & set(file.relative_to(root).parts):
+            continue
+        try:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError):  # lib2to3 and others hold files that are broken on purpose
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                yield ast.get_docstring(node) or ""
 
 
 def write(rng: random.Random, planted_share: float) -> Iterator[Candidate]:
@@ -51,9 +70,8 @@ def write(rng: random.Random, planted_share: float) -> Iterator[Candidate]:
         elif planted == "repetition":
             part = " ".join(text.split()[:40])
             response = " ".join([part] * (wanted // 40)) + "."
-        yield Candidate(
-            "back-translation", user(query), response, None, {"words": wanted, "asked": list(keywords(text))}, planted
-        )
+        facts = {"words": wanted, "asked": list(keywords(text)), "source": heading(text)}
+        yield Candidate("back-translation", user(query), response, None, facts, planted)
 
 
 def check(candidate: Candidate) -> Verdict:
@@ -89,13 +107,22 @@ def teacher_query(teacher: Teacher, texts: Sequence[str]) -> list[str]:
 
 
 def _covered(asked: Sequence[str], text: str) -> float:
-    known = set(re.findall(r"[a-z]+", text.lower()))
+    known = _words(text)
     return sum(word in known for word in asked) / len(asked)
 
 
+@lru_cache(maxsize=1024)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]+", text.lower()))
+
+
+def heading(text: str) -> str:
+    """Its first line."""
+    return next(line.strip() for line in text.splitlines() if line.strip())
+
+
 def _query(text: str) -> str:
-    heading = next(line.strip() for line in text.splitlines() if line.strip())
-    return f"Explain '{heading}' in the Python language. Cover {', '.join(keywords(text))}."
+    return f"Explain '{heading(text)}' in the Python language. Cover {', '.join(keywords(text))}."
 
 
 def _cut(text: str, words: int) -> str:

@@ -12,6 +12,7 @@ from components.sft.conversation_store import Conversation, read_conversations, 
 from components.sft.factories import build, coding, instructions, logic, mathematics, structured, system_prompts
 from components.sft.factories.build import FACTORIES, FactoriesConfig, load, make_factories
 from components.sft.factories.factory import Candidate, Factory, accept
+from components.sft.problems import WORDS
 from components.stage import StageError
 from tests.support import make_artifact, make_run
 
@@ -73,7 +74,7 @@ def test_a_table_survives_each_format(form: str) -> None:
 
 
 def test_a_wrong_verifier_is_caught_by_its_unit_tests() -> None:
-    for demand in instructions.demands(random.Random(5)):
+    for demand in instructions.demands(random.Random(5), list(WORDS[:5])):
         assert demand.slip[0] in demand.verifier, demand.name
         assert demand.keep
         assert demand.breach
