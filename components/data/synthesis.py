@@ -2,23 +2,38 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from components.data import synthetic_code, synthetic_knowledge, synthetic_mathematics, synthetic_recall
+from components.data import (
+    synthetic_code,
+    synthetic_knowledge,
+    synthetic_mathematics,
+    synthetic_recall,
+    synthetic_taught,
+)
 from components.data.candidates import ACCEPTED, Candidate, Verifier
 from components.data.documents import Document, new_document, read_documents, write_documents
 from components.data.judging import make_teacher
+from components.data.novelty import Novelty
 from components.stage import Artifact, Inputs, Run, StageError, Summary, effect
 
 if TYPE_CHECKING:
+    from components.data.judging import TeacherConfig
     from components.data.synthetic import SyntheticConfig
 
 BATCH = 500
 FILLER_SENTENCES = 20_000
-Reward = Callable[[list[str]], list[float]]
+PATIENCE = 20
+"""Batches without any that is kept, after which a kind is given up: a weak teacher would be asked for ever."""
+Reward = Callable[[list[Candidate], list[str]], list[str]]
+"""Candidates and their verdicts -> verdicts."""
+Kind = tuple[int, Iterator[Candidate], Verifier]
+RandomOf = Callable[[str], random.Random]
+DOMAINS = {"textbook": "knowledge", "problems": "math", "programs": "code"}
+"""Where the kinds that a teacher writes belong in a mixture."""
 
 
 @dataclass
@@ -49,7 +64,7 @@ def write_synthetic(config: "SyntheticConfig", inputs: Inputs, run: Run) -> Summ
     mathematics = synthetic_mathematics.write(config.families, errors, rng("math"))
     if config.writer != "procedural":
         mathematics = _taught(mathematics, config, run)
-    kinds: dict[str, tuple[int, Iterator[Candidate], Verifier]] = {
+    kinds: dict[str, Kind] = {
         "math": (config.mathematics_bytes, mathematics, synthetic_mathematics.verify),
         "code": (config.code_bytes, synthetic_code.write(errors, rng("code")), synthetic_code.verify),
         "knowledge": (
@@ -68,26 +83,32 @@ def write_synthetic(config: "SyntheticConfig", inputs: Inputs, run: Run) -> Summ
             synthetic_recall.verify,
         ),
     }
-    reward = _reward(config, run)
+    if config.writer != "procedural":
+        kinds |= _written_by_teacher(config, prose, rng, run)
     tallies = {kind: Tally() for kind in kinds}
     generator = "reasoning-gym and templates" if config.writer == "procedural" else config.teacher.model
 
     def documents() -> Iterator[Document]:
         with run.progress(sum(size for size, _, _ in kinds.values()), "synthetic", unit="bytes") as progress:
             for kind, (wanted, candidates, verify) in kinds.items():
-                for candidate in _verified(candidates, verify, reward, config.minimum_reward, wanted, tallies[kind]):
+                novelty = Novelty(config.most_alike) if config.most_alike < 1 else None
+                rewards = _rewards(config, kind, run)
+                at_once = synthetic_taught.ASKED_AT_ONCE if kind in DOMAINS else BATCH
+                for candidate in _verified(candidates, verify, rewards, novelty, wanted, tallies[kind], at_once):
                     progress.advance(len(candidate.text.encode()))
+                    domain = DOMAINS.get(kind, kind)
                     yield new_document(
                         candidate.text,
                         source=f"synthetic-{kind}",
-                        language="code" if kind == "code" else "en",
-                        domain=f"synthetic-{kind}",
+                        language="code" if domain == "code" else "en",
+                        domain=f"synthetic-{domain}",
                         licence="generated",
                         meta={
                             "generator": generator,
                             "family": candidate.family,
                             "seed": str(run.seed),
                             "verdict": ACCEPTED,
+                            **candidate.evidence.get("meta", {}),
                         },
                     )
 
@@ -96,26 +117,33 @@ def write_synthetic(config: "SyntheticConfig", inputs: Inputs, run: Run) -> Summ
 
 
 def _verified(
-    candidates: Iterator[Candidate], verify: Verifier, reward: Reward | None, minimum: float, wanted: int, tally: Tally
-) -> Iterator[Candidate]:
-    """Accepted candidates, each text once, until ``wanted`` bytes are there or the writer has no more."""
+    candidates: Iterator[Candidate], verify: Verifier, rewards: Sequence[Reward], novelty: Novelty | None, wanted: int,
+    tally: Tally, batch_size: int,
+) -> Iterator[Candidate]:  # fmt: skip
+    """Accepted candidates, each text once, until ``wanted`` bytes are there, the writer has no more, or verification
+    accepts nothing any more."""
     seen: set[str] = set()
-    while tally.size < wanted:
-        batch = list(islice(candidates, BATCH))
+    in_vain = 0
+    while tally.size < wanted and in_vain < PATIENCE:
+        batch = list(islice(candidates, batch_size))
         if not batch:
             return
+        in_vain += 1
         verdicts = verify(batch)
-        if reward is not None:
-            ratings = reward([candidate.text for candidate in batch])
-            verdicts = [
-                "low reward" if verdict == ACCEPTED and rating < minimum else verdict
-                for verdict, rating in zip(verdicts, ratings, strict=True)
-            ]
-        for candidate, verdict in zip(batch, verdicts, strict=True):
+        for reward in rewards:
+            verdicts = reward(batch, verdicts)
+        signatures = novelty.sign([candidate.text for candidate in batch]) if novelty else [None] * len(batch)
+        for candidate, given, signature in zip(batch, verdicts, signatures, strict=True):
+            verdict = given
+            if novelty and verdict == ACCEPTED and not novelty.is_new(signature):
+                verdict = "too alike"
             tally.verdicts[verdict] += 1
             tally.written[candidate.correct] += 1
             if verdict != ACCEPTED or candidate.text in seen or tally.size >= wanted:
                 continue
+            if novelty:
+                novelty.keep(signature)
+            in_vain = 0
             seen.add(candidate.text)
             tally.kept[candidate.correct] += 1
             tally.documents += 1
@@ -145,25 +173,65 @@ def _taught(problems: Iterator[Candidate], config: "SyntheticConfig", run: Run) 
             f"answer.\n\n{problem.text.splitlines()[0]}"
             for problem in batch
         ]
-        for problem, text in zip(batch, teacher.complete_all(prompts, max_tokens=400), strict=True):
+        answers = teacher.complete_all(prompts, max_tokens=400)
+        for problem, prompt, text in zip(batch, prompts, answers, strict=True):
             lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
             evidence = problem.evidence
-            yield synthetic_mathematics.candidate(
+            solved = synthetic_mathematics.candidate(
                 problem.family, evidence["dataset"], evidence["entry"], lines, correct=None
             )
+            solved.evidence["meta"] = {"prompt": synthetic_taught.prompt_name("solution", prompt)}
+            yield solved
 
 
-def _reward(config: "SyntheticConfig", run: Run) -> Reward | None:
-    """The optional reward filter: probability that a language model calls the text correct and clear."""
-    if config.minimum_reward == 0:
-        return None
-    teacher = make_teacher("checkpoint" if config.teacher.checkpoint else "endpoint", config.teacher, run)
-    question = "Is the following text correct, clear and useful to learn from? Answer Yes or No.\n\n"
+def _written_by_teacher(config: "SyntheticConfig", prose: list[Document], rng: RandomOf, run: Run) -> dict[str, Kind]:
+    """The kinds of which a teacher writes everything, as far as any are asked for."""
+    if not (config.textbook_bytes or config.problem_bytes or config.program_bytes):
+        return {}
+    teacher = make_teacher("endpoint" if config.writer == "endpoint" else "checkpoint", config.teacher, run)
+    examples = synthetic_mathematics.write(config.families, 0.0, rng("problems"))
+    return {
+        "textbook": (
+            config.textbook_bytes, synthetic_taught.write_textbook(prose, teacher), synthetic_taught.verify_textbook
+        ),
+        "problems": (
+            config.problem_bytes, synthetic_taught.write_problems(examples, teacher), synthetic_taught.verify_problems
+        ),
+        "programs": (
+            config.program_bytes, synthetic_taught.write_programs(teacher, rng("programs")),
+            synthetic_taught.verify_programs,
+        ),
+    }  # fmt: skip
 
-    def rate(texts: list[str]) -> list[float]:
-        return [scores["Yes"] for scores in teacher.score_all([question + text for text in texts], ("Yes", "No"))]
 
-    return rate
+def _rewards(config: "SyntheticConfig", kind: str, run: Run) -> list[Reward]:
+    """The optional reward filters on what verification accepts, one for every kind and one for mathematics."""
+    found = []
+    if config.minimum_reward:
+        question = "Is the following text correct, clear and useful to learn from? Answer Yes or No.\n\n"
+        found.append(_reward("reward", question, config.minimum_reward, config.teacher, run))
+    if config.minimum_mathematics_reward and DOMAINS.get(kind, kind) == "math":
+        question = "Does every step of this solution follow, and does it answer the problem? Answer Yes or No.\n\n"
+        model = config.mathematics_teacher or config.teacher
+        found.append(_reward("mathematics reward", question, config.minimum_mathematics_reward, model, run))
+    return found
+
+
+def _reward(name: str, question: str, minimum: float, config: "TeacherConfig", run: Run) -> Reward:
+    """Refuses accepted candidates to which a language model gives less probability of Yes; notes what it gives."""
+    teacher = make_teacher("checkpoint" if config.checkpoint else "endpoint", config, run)
+
+    def filtered(candidates: list[Candidate], verdicts: list[str]) -> list[str]:
+        accepted = [number for number, verdict in enumerate(verdicts) if verdict == ACCEPTED]
+        ratings = teacher.score_all([question + candidates[number].text for number in accepted], ("Yes", "No"))
+        left = list(verdicts)
+        for number, rating in zip(accepted, ratings, strict=True):
+            candidates[number].evidence.setdefault("meta", {})[name] = f"{rating['Yes']:.4f}"
+            if rating["Yes"] < minimum:
+                left[number] = f"low {name}"
+        return left
+
+    return filtered
 
 
 def _summary(count: int, tallies: dict[str, Tally]) -> Summary:

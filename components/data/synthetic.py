@@ -6,9 +6,10 @@ arithmetic, execution in the sandbox, the source text. The default writer is pro
 ``error_share`` of its candidates, so that the verification itself is measured in every run.
 """
 
+import operator
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.data.judging import TeacherConfig
 from components.stage import Inputs, Run, StageConfig, Summary
@@ -47,6 +48,37 @@ class SyntheticConfig(StageConfig):
     minimum_reward: float = Field(
         0.0, ge=0, le=1, description="reward filter on verified candidates, rated by `teacher`; 0: off"
     )
+
+    # At their defaults these are not part of the dump, so that cache keys stay as they were before there were any.
+    textbook_bytes: int = Field(
+        0, ge=0, description="textbook passages that `teacher` writes from documents", exclude_if=operator.not_
+    )
+    problem_bytes: int = Field(
+        0, ge=0, description="mathematics of which `teacher` writes the problems as well", exclude_if=operator.not_
+    )
+    program_bytes: int = Field(
+        0, ge=0, description="functions with tests that `teacher` writes", exclude_if=operator.not_
+    )
+    most_alike: float = Field(
+        1.0, gt=0, le=1, exclude_if=lambda value: value == 1,
+        description="texts of a kind that share more of their 3-word shingles with an earlier one are dropped",
+    )  # fmt: skip
+    minimum_mathematics_reward: float = Field(
+        0.0, ge=0, le=1, description="reward filter on mathematics, rated by `mathematics_teacher`; 0: off",
+        exclude_if=operator.not_,
+    )  # fmt: skip
+    mathematics_teacher: TeacherConfig | None = Field(
+        None, description="the mathematics reward's model; `teacher` where absent", exclude_if=operator.not_
+    )
+
+    @model_validator(mode="after")
+    def check_writer(self) -> "SyntheticConfig":
+        if self.writer == "procedural" and (self.textbook_bytes or self.problem_bytes or self.program_bytes):
+            raise ValueError(
+                "textbook_bytes, problem_bytes and program_bytes are written by a model: set writer to 'endpoint' or "
+                "'checkpoint' and say which in teacher"
+            )
+        return self
 
 
 def synthesize(config: SyntheticConfig, inputs: Inputs, run: Run) -> Summary:

@@ -27,5 +27,5 @@ def test_growth_is_from_the_smallest_input_that_has_such_a_process() -> None:
     }
     assert not grows(peaks, "main")
     assert grows(peaks, "worker")
-    assert not grows(peaks, "worker", index=1e-7)
+    assert not grows(peaks, "worker", index=2e-7)
     assert not grows({"10": {"main": 1, "worker": 0}}, "worker")
