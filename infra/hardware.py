@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -182,6 +182,15 @@ def describe_host() -> dict[str, Any]:
                 for properties in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
             ]
     return facts
+
+
+def estimated_price_per_hour(host: Mapping[str, Any]) -> float | None:
+    """Dollars an hour for the rent of a ``host`` (of ``describe_host``); None for GPUs without a price here."""
+    if not host["gpus"]:
+        return ACCELERATORS["cpu-2"].estimated_price_per_hour * host["cores"] / 2
+    found = [match_accelerator(gpu["name"]) for gpu in host["gpus"]]
+    known = [gpu.estimated_price_per_hour for gpu in found if gpu is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 def _cpu_name() -> str:

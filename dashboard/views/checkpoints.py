@@ -66,9 +66,9 @@ def short(value: str | None) -> str:
 @st.cache_data
 def lineage_graph(digest: str) -> str:
     lineage = reading.catalog().lineage(digest)
-    lines = ["digraph {", "rankdir=LR; bgcolor=transparent; nodesep=0.15;",
+    lines = ["digraph {", "rankdir=TB; bgcolor=transparent; nodesep=0.15; ranksep=0.25;",
              'node [shape=box style="filled,rounded" fillcolor="#2f6fde" fontcolor=white fontname="sans-serif" '
-             "fontsize=11];", 'edge [color="#9aa3b2" fontsize=9 fontcolor="#9aa3b2"];']  # fmt: skip
+             "fontsize=11];", 'edge [color="#9aa3b2" arrowsize=0.6];']  # fmt: skip
     lines += [f'"{a.digest}" [label="{a.stage}\\n{a.digest[:8]}"];' for a in lineage.artifacts]
-    lines += [f'"{edge.parent}" -> "{edge.child}" [label="{edge.input_name}"];' for edge in lineage.edges]
+    lines += [f'"{edge.parent}" -> "{edge.child}" [edgetooltip="{edge.input_name}"];' for edge in lineage.edges]
     return "\n".join([*lines, "}"])

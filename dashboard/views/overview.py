@@ -1,4 +1,4 @@
-"""The run as a graph of stages: state, progress, time left, what each has shown over its baseline."""
+"""The run as a graph of stages: state, progress, time left, cost, what each has shown over its baseline."""
 
 from itertools import pairwise
 from typing import Any
@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import reading
+from infra.hardware import describe_host, estimated_price_per_hour
 
 COLOURS = {
     "completed": "#2e9e5b", "cached": "#5f9f7d", "running": "#2f6fde", "pending": "#9aa3b2", "failed": "#d64545",
@@ -21,12 +22,17 @@ def show(run_id: str) -> None:
     usual = reading.typical_seconds(recipe_of(str(run["name"])))
     stages = stages.assign(left=[seconds_left(row, usual) for row in stages.itertuples()])
     done = stages["state"].isin(["completed", "cached"])
-    columns = st.columns(5)
+    columns = st.columns(6)
     columns[0].metric("State", run["state"])
     columns[1].metric("Stages done", f"{done.sum()} of {len(stages)}")
     columns[2].metric("Minutes", f"{run['minutes']:.1f}")
     columns[3].metric("Time left", left_of(stages) if run["state"] == "running" else "none")
-    columns[4].metric("Seed", str(run["seed"]))
+    price = hourly_price()
+    columns[4].metric(
+        "Cost", "unknown" if price is None else f"${run['minutes'] / 60 * price:,.2f}",
+        help="estimated: these minutes at the rent of a machine like the one that shows this page",
+    )  # fmt: skip
+    columns[5].metric("Seed", str(run["seed"]))
     running = stages[stages["state"] == "running"]
     shares = running["progress"].fillna(0).sum()
     if len(stages):
@@ -42,6 +48,11 @@ def show(run_id: str) -> None:
             table(stages), hide_index=True, width="stretch", height=38 * (len(stages) + 1),
             column_config={"progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)},
         )  # fmt: skip
+
+
+@st.cache_data
+def hourly_price() -> float | None:
+    return estimated_price_per_hour(describe_host())
 
 
 def recipe_of(run_name: str) -> str:

@@ -63,3 +63,11 @@ def test_a_container_quota_limits_the_threads(tmp_path, quota, cores):
     assert hardware._cpu_quota(tmp_path / "cpu.max") == cores
     assert hardware._cpu_quota(tmp_path / "absent") is None
     assert hardware.resolve_threads(3) == 3
+
+
+def test_a_host_is_priced_by_its_gpus_or_its_cores():
+    gpu = {"name": "NVIDIA H100 80GB HBM3"}
+    price = hardware.estimated_price_per_hour
+    assert price({"gpus": [gpu, gpu], "cores": 32}) == 2 * hardware.accelerator("h100-sxm").estimated_price_per_hour
+    assert price({"gpus": [], "cores": 8}) == 4 * hardware.accelerator("cpu-2").estimated_price_per_hour
+    assert price({"gpus": [gpu, {"name": "of a maker that is not in the table"}], "cores": 32}) is None
