@@ -28,7 +28,7 @@ def show(run_id: str) -> None:
     left, right = st.columns([3, 2])
     with left:
         st.subheader("Made from")
-        st.graphviz_chart(lineage_graph(digest), width="stretch")
+        st.graphviz_chart(lineage_graph(digest), width="content")
     with right:
         st.subheader("Figures")
         summary = {k: v for k, v in reading.known_summary(digest).items() if isinstance(v, int | float | str)}
