@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks import data_memory, data_rates
 from components.data.code_layout import encode_documents
 from components.data.deduplicate import DeduplicateConfig
-from components.data.documents import Document
+from components.data.documents import FILE_CHARACTERS, Document
 from components.data.filters import FilterConfig, reason_to_drop
 from components.data.ingest import IngestConfig
 from components.data.minhash import WordHasher, shingle_hashes, signatures
@@ -43,7 +43,7 @@ SOURCES = ("news-lee", "medical-abstracts", "web-snippets", "wikipedia-articles"
 Contender = Callable[[list[Document]], Any]
 TARGETS = {"cleaning": 3.0, "MinHash signatures": 3.0, "tokenizing": 0.9, "tokenizing, all cores": 0.9}
 FLAT = 1.25
-"""Most that the peak of the largest input may be of that of the smallest."""
+"""Most that the peak of the largest input may be of that of the smallest, from one that fills a file on."""
 INDEX = {"shards": 0.12}
 """Bytes of memory a byte of text beyond that: where documents and windows lie, which the loader needs as well."""
 WALL = ("tokenizing, all cores",)
@@ -133,10 +133,11 @@ def below_target(facts: dict[str, Any]) -> list[str]:
 
 
 def grows(peaks: dict[str, dict[str, int]], part: str, index: float = 0.0) -> bool:
-    """Whether the largest input needs more memory than the smallest that needs such a process at all, and more than
-    ``index`` bytes a byte beyond."""
+    """Whether the largest input needs more memory than the smallest that fills a file of documents (less is one job, and
+    starts no pool), and more than ``index`` bytes a byte beyond."""
     sizes = [(int(megabytes), peak[part]) for megabytes, peak in peaks.items() if peak[part]]
-    (small, least), (large, most) = min(sizes, default=(0, 0)), max(sizes, default=(0, 0))
+    full = [(megabytes, peak) for megabytes, peak in sizes if megabytes * 1_000_000 >= FILE_CHARACTERS]
+    (small, least), (large, most) = min(full or sizes, default=(0, 0)), max(sizes, default=(0, 0))
     return most > FLAT * least + index * (large - small) * 1e6
 
 
