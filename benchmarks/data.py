@@ -133,8 +133,8 @@ def below_target(facts: dict[str, Any]) -> list[str]:
 
 
 def grows(peaks: dict[str, dict[str, int]], part: str, index: float = 0.0) -> bool:
-    """Whether the largest input needs more memory than the smallest that fills a file of documents (less is one job, and
-    starts no pool), and more than ``index`` bytes a byte beyond."""
+    """Whether the largest input needs more memory than the smallest that fills a file of documents (less is one job
+    and starts no pool), and more than ``index`` bytes a byte beyond."""
     sizes = [(int(megabytes), peak[part]) for megabytes, peak in peaks.items() if peak[part]]
     full = [(megabytes, peak) for megabytes, peak in sizes if megabytes * 1_000_000 >= FILE_CHARACTERS]
     (small, least), (large, most) = min(full or sizes, default=(0, 0)), max(sizes, default=(0, 0))
