@@ -39,3 +39,11 @@ def wrong(job: tuple[Path, int]) -> int:
     with (folder / f"asked-{number}").open("a") as file:
         file.write(".")
     return 1 // number
+
+
+def tell_and_sleep(file):
+    """Write the worker's process id, and go on for longer than anybody waits."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(str(os.getpid()))
+    partial.replace(file)
+    time.sleep(300)

@@ -113,6 +113,19 @@ class ThisProcess:
     def close(self) -> None: ...
 
 
+def end_with_parent() -> None:
+    """Called in a worker. Who is killed tells nobody: its workers would go on with their shards, beside those of its
+    next start."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 class Processes:
     """A process for each thread that calls, so that one which dies takes one shard with it and is replaced.
 
@@ -127,7 +140,8 @@ class Processes:
     def __call__(self, work: Callable[[Job], Result], job: Job) -> Result:
         pool: ProcessPoolExecutor | None = getattr(self._mine, "pool", None)
         if pool is None:
-            self._mine.pool = pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            context = multiprocessing.get_context("spawn")
+            self._mine.pool = pool = ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent)
             self._pools.append(pool)
         try:
             return pool.submit(work, job).result()

@@ -12,17 +12,23 @@ from typing import Any
 import numpy as np
 
 from components.data.packing import Windows, pack_documents
+from components.data.remote_tokens import RemoteTokens, load_array, read_object
 from components.stage import Artifact
 
 
 class TokenFile:
-    """Documents as one memory-mapped file of token ids and the offsets between them."""
+    """Documents as one file of token ids, memory-mapped or in a bucket, and the offsets between them."""
 
-    def __init__(self, stem: Path, dtype: str) -> None:
-        self.offsets: np.ndarray = np.load(stem.parent / f"{stem.name}.offsets.npy")
-        empty = int(self.offsets[-1]) == 0  # numpy cannot map an empty file
-        file = stem.parent / f"{stem.name}.bin"
-        self.tokens: np.ndarray = np.zeros(0, dtype) if empty else np.memmap(file, dtype=dtype, mode="r")
+    def __init__(self, stem: Path | str, dtype: str) -> None:
+        self.tokens: np.ndarray | RemoteTokens
+        if isinstance(stem, str):
+            self.offsets: np.ndarray = load_array(f"{stem}.offsets.npy")
+            self.tokens = RemoteTokens(f"{stem}.bin", dtype)
+        else:
+            self.offsets = np.load(stem.parent / f"{stem.name}.offsets.npy")
+            empty = int(self.offsets[-1]) == 0  # numpy cannot map an empty file
+            file = stem.parent / f"{stem.name}.bin"
+            self.tokens = np.zeros(0, dtype) if empty else np.memmap(file, dtype=dtype, mode="r")
         self.windows = lru_cache(maxsize=4)(self._windows)
 
     def __len__(self) -> int:
@@ -56,16 +62,17 @@ class TokenFile:
 
 
 class ShardReader:
-    """The shards artifact of one run.
+    """The shards artifact of one run, a folder like it, or ``s3://bucket/prefix``, of which batches are read by range.
 
     >>> reader = ShardReader(inputs["shards"])
     >>> tokens = reader.batch(seed=0, step=12, batch_size=32, length=256)   # (32, 257) int64
     >>> inputs, labels = tokens[:, :-1], tokens[:, 1:]
     """
 
-    def __init__(self, source: Artifact | Path) -> None:
-        self.path = source if isinstance(source, Path) else source.path
-        self.facts: dict[str, Any] = json.loads((self.path / "shards.json").read_text())
+    def __init__(self, source: Artifact | Path | str) -> None:
+        self.path = source if isinstance(source, Path | str) else source.path
+        facts = self._at("shards.json")
+        self.facts: dict[str, Any] = json.loads(read_object(facts) if isinstance(facts, str) else facts.read_text())
         self.vocab_size: int = self.facts["vocab_size"]
         self.eos_id: int = self.facts["eos_id"]
         self.train_tokens: int = self.facts["train"]["tokens"]
@@ -73,13 +80,16 @@ class ShardReader:
 
     @cached_property
     def train(self) -> TokenFile:
-        return TokenFile(self.path / "train", self.facts["dtype"])
+        return TokenFile(self._at("train"), self.facts["dtype"])
+
+    def _at(self, name: str) -> Path | str:
+        return f"{self.path.rstrip('/')}/{name}" if isinstance(self.path, str) else self.path / name
 
     @cached_property
     def validation(self) -> dict[str, TokenFile]:
         """Held-out documents by domain, in alphabetical order."""
         return {
-            domain: TokenFile(self.path / "validation" / domain, self.facts["dtype"])
+            domain: TokenFile(self._at(f"validation/{domain}"), self.facts["dtype"])
             for domain in sorted(self.facts["validation"])
         }
 
@@ -92,18 +102,23 @@ class ShardReader:
 
         Every epoch is its own seeded permutation of all windows, so each window is met once an epoch.
         """
-        indices = self._window_indices(seed, step, batch_size, length)
+        return self.rows(seed, step * batch_size + np.arange(batch_size), length)
+
+    def rows(self, seed: int, rows: np.ndarray, length: int) -> np.ndarray:
+        """Training windows by their place in the endless sequence of epochs, ``(rows, length + 1)`` int64."""
+        indices = self._window_indices(seed, rows, length)
         return self.train.read(self.windows(length), indices, padding=self.eos_id)
 
     def documents_of(self, seed: int, step: int, batch_size: int, length: int) -> list[int]:
         """Indices of the training documents that ``batch`` of the same arguments holds, ascending."""
-        return self.train.documents_in(self.windows(length), self._window_indices(seed, step, batch_size, length))
+        rows = step * batch_size + np.arange(batch_size)
+        return self.train.documents_in(self.windows(length), self._window_indices(seed, rows, length))
 
-    def _window_indices(self, seed: int, step: int, batch_size: int, length: int) -> np.ndarray:
+    def _window_indices(self, seed: int, rows: np.ndarray, length: int) -> np.ndarray:
         windows = self.windows(length)
         if not len(windows):
             raise ValueError(f"{self.path}: the shards hold no training tokens")
-        epochs, places = np.divmod(step * batch_size + np.arange(batch_size), len(windows))
+        epochs, places = np.divmod(rows, len(windows))
         return np.array(
             [self._permutation(seed, int(epoch), length)[place] for epoch, place in zip(epochs, places, strict=True)]
         )

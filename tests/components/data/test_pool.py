@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -117,3 +118,40 @@ def test_no_cluster_at_an_address_is_one_line():
     ray.shutdown()
     with pytest.raises(StageError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
         list(map_shards(shard_work.square, [1], 1, Layout(data_engine="ray", ray_address="127.0.0.1:1")))
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    program = (
+        "import sys, pathlib, shard_work\n"
+        "from components.data.pool import map_shards\n"
+        "if __name__ == '__main__':\n"
+        "    files = [pathlib.Path(sys.argv[1]) / name for name in 'ab']\n"
+        "    list(map_shards(shard_work.tell_and_sleep, files, 2))\n"
+    )
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    paths = [str(Path(shard_work.__file__).parent), str(Path(__file__).parents[3])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
+    try:
+        files = [tmp_path / "a", tmp_path / "b"]
+        wait_for(lambda: all(file.is_file() for file in files))
+        workers = [int(file.read_text()) for file in files]
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not any(alive(worker) for worker in workers))
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition):
+    until = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < until, "it never came to that"
+        time.sleep(0.1)
