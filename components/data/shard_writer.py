@@ -1,7 +1,9 @@
 """Writes the token files of the ``shards`` stage: encode in resumable parts, then place every document."""
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,22 +81,37 @@ def _encode_parts(mixture: Artifact, tokenizer: Tokenizer, per_part: int, run: R
 def _encode_part(documents: Iterator[Document], tokenizer: Tokenizer, stem: Path) -> int:
     """Write one part, of which tokens and facts are in memory, but few documents; returns how many there were."""
     facts: list[tuple[Any, ...]] = []
-    encoded: list[np.ndarray] = []
-    while batch := list(islice(documents, ENCODED_AT_ONCE)):
-        for document, ids in zip(batch, encode_documents(batch, tokenizer), strict=True):
-            encoded.append(np.array([*ids, tokenizer.eos_id], dtype=np.uint32))
-            size, is_code = len(document.text.encode()), document.language == "code"
-            facts.append((document.id, document.domain or "other", document.copies, is_code, size, len(encoded[-1])))
+    tokens: list[np.ndarray] = []
+    for document, ids in encode_ahead(documents, tokenizer):
+        tokens.append(ids)
+        size, is_code = len(document.text.encode()), document.language == "code"
+        facts.append((document.id, document.domain or "other", document.copies, is_code, size, len(ids)))
     table = pd.DataFrame(facts, columns=["id", "domain", "copies", "is_code", "bytes", "tokens"])
     table["part"] = int(stem.name.removeprefix("part-"))
     table["start"] = table["tokens"].cumsum() - table["tokens"]
     partial = stem.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.save(file, np.concatenate(encoded))
+        np.save(file, np.concatenate(tokens))
     partial.replace(stem.with_suffix(".npy"))
     table.to_parquet(partial)
     partial.replace(stem.with_suffix(".parquet"))
     return len(table)
+
+
+def encode_ahead(documents: Iterator[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, np.ndarray]]:
+    """Every document with its tokens and the end token, (tokens,) uint32. The next few are encoded, which takes all
+    cores, while these are put to use, which takes one."""
+    with ThreadPoolExecutor(1) as ahead:
+        batches = iter(lambda: list(islice(documents, ENCODED_AT_ONCE)), [])
+        waiting: deque[tuple[list[Document], Future[list[list[int]]]]] = deque()
+        for batch in chain(batches, [[]]):
+            if batch:
+                waiting.append((batch, ahead.submit(encode_documents, batch, tokenizer)))
+            while len(waiting) > bool(batch):
+                ready, encoded = waiting.popleft()
+                for document, ids in zip(ready, encoded.result(), strict=True):
+                    ids.append(tokenizer.eos_id)
+                    yield document, np.array(ids, dtype=np.uint32)
 
 
 def _read_parts(parts: Sequence[Path], share: float) -> tuple[pd.DataFrame, pd.DataFrame]:

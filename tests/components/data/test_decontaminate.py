@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from support import make_artifact, make_run
 from components.data.contamination import EvaluationIndex, contaminates
 from components.data.decontaminate import DecontaminateConfig, decontaminate
 from components.data.documents import new_document, read_documents, write_documents
+from components.data.sources import load_corpus
 
 WORDS = [f"w{i}" for i in range(500)]
 QUESTION = (
@@ -117,3 +119,12 @@ def test_the_stage_drops_what_matches_and_passes_the_rest(tmp_path, config):
     assert summaries[0] == summaries[1]
     for file in runs[0].output.iterdir():
         assert (runs[1].output / file.name).read_bytes() == file.read_bytes()
+
+
+def test_the_wide_list_holds_every_set_that_evaluation_asks() -> None:
+    corpora = Path(__file__).parents[3] / "recipes" / "corpora"
+    wide = {source.name: source for source in load_corpus(corpora / "all-benchmarks.toml")}
+    asked = [*load_corpus(corpora / "benchmarks.toml"), *load_corpus(corpora / "evaluation.toml")]
+    only_read = {"punkt", "ruler-haystack"}  # no items: a sentence model, and prose to hide needles in
+    assert {source.name for source in asked} - only_read == set(wide)
+    assert all(wide[source.name].sha256 == source.sha256 for source in asked if source.name in wide)
