@@ -30,12 +30,12 @@ SCORES = "scores.json"
 class FactoryAblationConfig(StageConfig):
     """Size of ``qwenforge ablate-factories``; ``training`` is pocket's."""
 
-    tokens: int = Field(900_000, ge=1, description="tokens of conversations that every model is trained on")
-    held_out: int = Field(100, ge=2, description="held-out prompts of each factory")
+    tokens: int = Field(750_000, ge=1, description="tokens of conversations that every model is trained on")
+    held_out: int = Field(80, ge=2, description="held-out prompts of each factory")
     seeds: int = Field(3, ge=1, description="models of each kind")
     training: SFTConfig = SFTConfig(
         optimizer="muon", learning_rate=4e-3, final_learning_rate_ratio=0.05, warmup_ratio=0.05, beta2=0.98, epochs=1,
-        sequence_length=1024, batch_size=2, evaluation_prompts=1, max_new_tokens=16, checkpoint_every=100,
+        sequence_length=512, batch_size=4, evaluation_prompts=1, max_new_tokens=16, checkpoint_every=100,
     )  # fmt: skip
 
 

@@ -57,8 +57,9 @@ def write(rng: random.Random, planted_share: float) -> Iterator[Candidate]:
     """A planted error is a response that is too short, about something else, or that repeats itself."""
     texts = documents()
     while True:
-        text = rng.choice(texts)
-        wanted = rng.choice([length for length in LENGTHS if length <= len(text.split())])
+        document = rng.choice(texts)
+        wanted = rng.choice([length for length in LENGTHS if length <= len(document.split())])
+        text = _from_a_paragraph(document, wanted, rng)
         response = _cut(text, wanted)
         query = f"{_query(text)} Write about {wanted} words."
         planted = rng.choice(("short", "off topic", "repetition")) if rng.random() < planted_share else ""
@@ -70,8 +71,19 @@ def write(rng: random.Random, planted_share: float) -> Iterator[Candidate]:
         elif planted == "repetition":
             part = " ".join(text.split()[:40])
             response = " ".join([part] * (wanted // 40)) + "."
-        facts = {"words": wanted, "asked": list(keywords(text)), "source": heading(text)}
+        facts = {"words": wanted, "asked": list(keywords(text)), "source": heading(document)}
         yield Candidate("back-translation", user(query), response, None, facts, planted)
+
+
+def _from_a_paragraph(document: str, words: int, rng: random.Random) -> str:
+    """The document from the start of one of the paragraphs after which enough of it is left."""
+    paragraphs = document.split("\n\n")
+    left, starts = 0, []
+    for place in range(len(paragraphs) - 1, -1, -1):
+        left += len(paragraphs[place].split())
+        if left >= words:
+            starts.append(place)
+    return "\n\n".join(paragraphs[rng.choice(starts) :])
 
 
 def check(candidate: Candidate) -> Verdict:
@@ -92,7 +104,7 @@ def check(candidate: Candidate) -> Verdict:
     return accept(words=len(words), wanted=wanted, covered=covered, repeated=round(repeated, 3))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def keywords(text: str) -> tuple[str, ...]:
     """Its eight most frequent words that are not common ones; they stand in the first part, too."""
     head = set(" ".join(text.split()[: LENGTHS[0]]).lower().split())
