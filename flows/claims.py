@@ -20,7 +20,7 @@ from flows.resolve import resolve
 from flows.run_command import run_settings, sigterm_as_interrupt
 from flows.stage_run import StageRun, workspace
 from flows.stages import PIPELINE, Stage, cache_key, config_digest
-from flows.terminal import Display, duration, forward_logs, stdout
+from flows.terminal import Display, duration, forward_logs, quantity, stdout, table
 from infra.settings import Settings
 from infra.store import ArtifactStore, open_store
 
@@ -64,6 +64,44 @@ def finished(claims: Sequence[Claim], recipe: Any, store: ArtifactStore, path: P
     if missing := [stage.id for stage in PIPELINE if stage.id in needed and not done[stage.id]]:
         raise UsageError(f"not there yet: {', '.join(missing)}; first: qwenforge run {path} --until {missing[-1]}")
     return {stage: digest for stage, digest in done.items() if stage in needed and digest}
+
+
+def plan_command(path: Path, overrides: Sequence[str], only: Sequence[str], seeds: int) -> list[dict[str, Any]]:
+    """What is measured already and what the rest will take on two cores, claim by claim; nothing is run."""
+    from components.claims.cost import UTILISATION, Scale, plan
+    from components.claims.registry import CLAIMS
+    from infra.hardware import accelerator
+
+    recipe, settings, display = load_whole_recipe(path, overrides, "qwenforge claims --plan"), run_settings(), Display()
+    store, chosen = open_store(settings), choose(CLAIMS, only)
+    laptop = accelerator("cpu-2")
+    scale = Scale(recipe.pretrain.model, recipe.conversations, recipe.pairs.pairs_per_prompt)
+    done = {row.stage.id: row.digest for row in resolve(PIPELINE, recipe, recipe.seed, store)}
+    rows = []
+    for claim, flops, seconds in plan(chosen, scale, laptop.peak_flops * UTILISATION):
+        known = 0
+        if all(done[stage] for stage in claim.needs):
+            for seed in range(seeds):
+                bench = StoreBench({name: str(done[name]) for name in claim.needs}, seed, settings, store, display)
+                known += bench.scores(claim, begin=False) is not None
+        rows.append({
+            "id": claim.id, "family": claim.family, "measured": known, "seeds": seeds, "flops": flops * seeds,
+            "minutes": seconds * seeds / 60, "minutes_left": seconds * (seeds - known) / 60,
+        })  # fmt: skip
+    return rows
+
+
+def print_plan(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The plan for people."""
+    lines = [
+        [row["id"], f"{row['measured']} of {row['seeds']}", quantity(row["flops"]), f"{row['minutes']:.1f}",
+         f"{row['minutes_left']:.1f}"]
+        for row in rows
+    ]  # fmt: skip
+    sums = [sum(row[name] for row in rows) for name in ("flops", "minutes", "minutes_left")]
+    lines.append(["total", "", quantity(sums[0]), f"{sums[1]:.0f}", f"{sums[2]:.0f}"])
+    headers = {"claim": "left", "measured": "right", "FLOPs": "right", "minutes": "right", "left": "right"}
+    stdout().print(table("on two quiet cores; what claims share is counted with the first of them", headers, lines))
 
 
 @dataclass
@@ -218,4 +256,7 @@ def print_claims(result: Mapping[str, Any]) -> None:
     console.print("; ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)))
 
 
-__all__ = ["StoreBench", "choose", "claims_command", "finished", "measure_all", "print_claims", "report"]
+__all__ = [
+    "StoreBench", "choose", "claims_command", "finished", "measure_all", "plan_command", "print_claims", "print_plan",
+    "report",
+]  # fmt: skip

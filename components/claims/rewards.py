@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from components.preference.pair_store import Pair
     from components.stage import Artifact
 
-TRAINING = RewardConfig(learning_rate=3e-4, sequence_length=256, prompts=1, samples=1, temperatures=(1.0,))
+TRAINING = RewardConfig(
+    optimizer="muon", learning_rate=4e-3, final_learning_rate_ratio=0.05, epochs=3, sequence_length=256, prompts=1,
+    samples=1, temperatures=(1.0,),
+)  # fmt: skip
+"""As pocket's: one pass of AdamW ranks no better than chance (docs/NOTES.md), and two such models choose alike."""
 
 
 class PairsOfConfig(StageConfig):

@@ -131,12 +131,16 @@ UNSEEN = (
     "Do not talk about yourself.",
 )  # fmt: skip
 assert not set(UNSEEN) & set(SYSTEM_PROMPTS)
-VARIANCE = "variance of an answer's correctness between unseen system prompts"
+VARIANCE = "variance of an answer's correctness between unseen system prompts, where both are right under one"
 UNDER_UNSEEN = "verified answers under unseen system prompts"
 
 
 def variance(config: TellingConfig, bench: Bench) -> Measured:
-    """Ask every question under every prompt; variance of right and wrong by question."""
+    """Ask every question under every prompt; variance of right and wrong by question.
+
+    A question that a side never answers right does not vary at all, which would speak for the worse side: only those
+    count that both answer right under one prompt at least.
+    """
     import numpy as np
 
     from components.claims.rewriting import under_one_prompt
@@ -147,8 +151,9 @@ def variance(config: TellingConfig, bench: Bench) -> Measured:
     for way in (config.treated, config.baseline):
         outcomes = answers(bench, config.training, _told(bench, way, config.per_family), under)
         sides.append(np.array(outcomes).reshape(len(config.prompts), len(asked)))
+    known = sides[0].any(axis=0) & sides[1].any(axis=0)
     return {
-        VARIANCE: Scores.of(*(side.var(axis=0) for side in sides)),
+        VARIANCE: Scores.of(*(side.var(axis=0) * known for side in sides)),
         UNDER_UNSEEN: Scores.of(*(side.mean(axis=0) for side in sides)),
     }
 
@@ -223,7 +228,7 @@ CLAIMS = (
         "asked under six prompts that neither has seen",
         ("extend", "conversations"),
         TellingConfig(treated="as they are", baseline="one system prompt", heldout=30, prompts=UNSEEN), variance,
-        (Contrast(VARIANCE, "variance", "lower"), Contrast(UNDER_UNSEEN, margin=0.03)),
+        (Contrast(VARIANCE, "variance", "lower"), Contrast(UNDER_UNSEEN, margin=0.03)), version=2,
     ),
     Claim(
         "two-stage-long-sft", "SFT", "A second stage with short and long instructions keeps short quality", "4.4",

@@ -106,3 +106,13 @@ def test_claims_are_told_apart_and_start_from_stages_that_exist():
         assert set(claim.needs) <= known
         assert claim.contrasts
         json.dumps(claim.config.model_dump(mode="json"))
+
+
+def test_the_plan_says_what_is_there_and_what_is_left(settings: Settings, capsys: pytest.CaptureFixture[str]):
+    rows = flow.plan_command(Path("recipes/pocket.toml"), [], ["yarn", "dpo"], 3)
+    assert [(row["id"], row["measured"], row["seeds"]) for row in rows] == [("yarn", 0, 3), ("dpo", 0, 3)]
+    assert all(row["minutes_left"] == row["minutes"] > 0 for row in rows)
+    flow.print_plan(rows)
+    assert "0 of 3" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="no such claim"):
+        flow.plan_command(Path("recipes/pocket.toml"), [], ["nothing"], 3)
