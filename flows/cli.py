@@ -129,7 +129,7 @@ def evaluate(
         str,
         typer.Option(
             help="Benchmarks instead, by commas: mmlu, human_eval, ifeval, bfcl_simple, reasoning, python_reference, "
-            "ruler (or one of its tasks), lm-eval:NAME, or a task file of lm-eval."
+            "passkey, ruler (or one of its tasks), lm-eval:NAME, or a task file of lm-eval."
         ),
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task.")] = None,
@@ -141,7 +141,10 @@ def evaluate(
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The task's own by default.")] = None,
     lengths: Annotated[
-        str, typer.Option(help="Tokens of RULER's texts, by commas; the model's own, 2 and 4 times it by default.")
+        str,
+        typer.Option(
+            help="Tokens of the texts of passkey and ruler, by commas; the model's own, 2 and 4 times it by default."
+        ),
     ] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     data: Annotated[Path | None, typer.Option(help="Folder with NAME.jsonl of your own.")] = None,
@@ -167,6 +170,37 @@ def evaluate(
 
     result = evaluate_command(checkpoint, recipe, set_ or [])
     show(result, True) if as_json else print_evaluation(result)
+
+
+@app.command()
+def arena(
+    first: CheckpointArgument,
+    second: Annotated[str, typer.Argument(help="The baseline that it is put beside.", show_default=False)],
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="A reward model (alias, digest, folder), or the address of an OpenAI-compatible server.",
+            show_default=False,
+        ),
+    ],
+    judge_model: Annotated[str, typer.Option(help="Which model of that server judges.")] = "",
+    questions: Annotated[
+        Path | None, typer.Option(help="JSONL as Arena-Hard publishes it; IFEval's prompts by default.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Folder for the answers with their verdicts.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have two checkpoints' answers judged in pairs, as Arena-Hard does: both orders, style taken out, intervals."""
+    from flows.arena import arena_command, print_arena
+
+    found = arena_command(
+        first, second, judge=judge, model=judge_model, questions=questions, limit=limit,
+        max_new_tokens=max_new_tokens, seed=seed, output=output,
+    )  # fmt: skip
+    show(found, True) if as_json else print_arena(found)
 
 
 @app.command()
@@ -393,12 +427,19 @@ def claims(
         typer.Option(min=0, metavar="MINUTES", help="Begin nothing new after this long; no limit without."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the page; under the home by default.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what is measured and what the rest will take.")
+    ] = False,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put the claims of the report to the test at small scale: effects with intervals, verdicts, and a page."""
-    from flows.claims import claims_command, print_claims
+    from flows.claims import claims_command, plan_command, print_claims, print_plan
 
+    if plan:
+        rows = plan_command(recipe, set_ or [], only or [], seeds)
+        show(rows, True) if as_json else print_plan(rows)
+        return
     result = claims_command(recipe, set_ or [], only or [], seeds, budget, output)
     show(result, True) if as_json else print_claims(result)
 
