@@ -6,11 +6,13 @@ everywhere. The likeliest choices must be equal on 99% of the questions; verdict
 peer's and ours) must be the owners' on all of them. The two take turns in one process, so that a busy machine slows
 both. With one thread the clock counts the process's own CPU seconds, with more it is the wall's.
 
+With ``--json`` every turn is kept as soon as it is done: a killed benchmark goes on with the next turn, and tasks that
+are measured one by one end up in one file. ``--fresh`` measures again.
+
     qwenforge bench eval --tasks mmlu --limit 40 --shots 5
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -22,13 +24,13 @@ from typing import Any
 import torch
 
 from benchmarks import owners
+from benchmarks.eval_results import Kept
 from components.evaluation.harness.data import read_rows
 from components.evaluation.harness.measure import Outcome, Settings, choose, questions_of
 from components.evaluation.harness.subject import Subject
 from components.evaluation.harness.task import Form, Question, Task, prompt_tokens
 from components.evaluation.harness.tasks import TASKS
 from components.serving.pinned import fetch_pinned, read_pinned
-from infra.hardware import describe_host
 from model.conversion import convert, open_source
 
 PINNED = Path(__file__).parents[1] / "recipes" / "checkpoints" / "smollm2-135m.toml"
@@ -36,24 +38,33 @@ NAMES = ("mmlu", "human_eval", "ifeval", "bfcl_simple", "reasoning")
 EQUAL_PICKS = 0.99
 
 
-def measure(ours: Subject, theirs: Any, task: Task, settings: Settings, *, turns: int) -> dict[str, Any]:
-    """Agreement and speed on one task."""
+def measure(
+    ours: Subject, theirs: Any, task: Task, settings: Settings, *, turns: int, kept: dict[str, Any],
+    keep: Callable[[], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Agreement and speed on one task. ``kept`` holds the turns that are done, by their first question, and grows;
+    ``keep`` is called after each."""
     form, questions = questions_of(task, settings)
     requests = their_requests(theirs, task, form, questions, settings)
     size = -(-len(questions) // turns)
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    mine: list[Any] = []
-    yours: list[Any] = []
     for begin in range(0, len(questions), size):
+        if str(begin) in kept:
+            continue
         part = questions[begin : begin + size]
+        turn: dict[str, Any] = {"seconds": {}}
         for side in ("theirs", "ours") if begin // size % 2 else ("ours", "theirs"):
             now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
             start = now()
             if side == "ours":
-                mine += our_answers(ours, task, form, part, settings)
+                turn[side] = our_answers(ours, task, form, part, settings)
             else:
-                yours += their_answers(theirs, task, requests[begin : begin + size])
-            seconds[side].append(now() - start)
+                turn[side] = their_answers(theirs, task, requests[begin : begin + size])
+            turn["seconds"][side] = now() - start
+        kept[str(begin)] = turn
+        keep()
+    done = [kept[str(begin)] for begin in range(0, len(questions), size)]
+    seconds = {side: [turn["seconds"][side] for turn in done] for side in ("ours", "theirs")}
+    mine, yours = ([answer for turn in done for answer in turn[side]] for side in ("ours", "theirs"))
     result: dict[str, Any] = {
         "task": task.name, "questions": len(questions), "chat": settings.chat, "shots": settings.shots,
         "equal_answers": sum(a == b for a, b in zip(mine, yours, strict=True)),
@@ -197,12 +208,35 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--text", action="store_true", help="running text instead of conversations")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="of a written answer")
     parser.add_argument("--batch", type=int, default=8, help="the peer's batch size")
-    parser.add_argument("--turns", type=int, default=4, help="parts of the questions, in which the two take turns")
+    parser.add_argument("--turns", type=int, default=10, help="parts of the questions, in which the two take turns")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--json", type=Path, help="keep the results here, task by task")
+    parser.add_argument("--fresh", action="store_true", help="measure again what the file holds already")
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
+    how = {
+        "limit": given.limit, "shots": given.shots, "turns": given.turns,
+        "max_new_tokens": given.max_new_tokens, "batch": given.batch,
+        "threads": torch.get_num_threads(), "text": given.text, "model": str(given.model or "SmolLM2-135M-Instruct"),
+    }  # fmt: skip
+    kept = Kept(given.json)
+    results, names = [], []
+    for name in given.tasks:
+        if given.fresh or (row := kept.result(name, how)) is None:
+            names.append(name)
+        else:
+            results.append(row)
+            print(f"{sentence(row)} (kept)", flush=True)
+    if names:
+        results += compare_all(names, given, how, kept)
+    return 0 if all(result["agrees"] for result in results) else 1
+
+
+def compare_all(
+    names: Sequence[str], given: argparse.Namespace, how: dict[str, Any], kept: Kept
+) -> list[dict[str, Any]]:
+    """Measure the tasks one after the other, each kept when it is done."""
     from lm_eval.models.huggingface import HFLM
 
     results = []
@@ -212,22 +246,19 @@ def main(arguments: list[str] | None = None) -> int:
             convert(open_source(fetch_pinned(read_pinned(PINNED))), folder)
         ours = Subject(folder)
         theirs = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=given.batch)
-        for name in given.tasks:
+        for name in names:
             settings = Settings(
                 limit=given.limit, shots=given.shots if TASKS[name].has_examples else 0,
                 chat=not given.text or TASKS[name].conversations_only, max_new_tokens=given.max_new_tokens,
             )  # fmt: skip
-            result = measure(ours, theirs, TASKS[name], settings, turns=min(given.turns, given.limit))
+            turns = kept.turns(name, how, fresh=given.fresh)
+            count = min(given.turns, given.limit)
+            result = measure(ours, theirs, TASKS[name], settings, turns=count, kept=turns, keep=kept.write)
+            result |= {"date": datetime.now(UTC).date().isoformat(), "how": how}
+            kept.finish(name, result)
             results.append(result)
             print(sentence(result), flush=True)
-    if given.json:
-        model = str(given.model or "SmolLM2-135M-Instruct")
-        facts = {
-            "date": datetime.now(UTC).date().isoformat(), "host": describe_host(), "threads": torch.get_num_threads(),
-            "model": model, "eval": results,
-        }  # fmt: skip
-        given.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(result["agrees"] for result in results) else 1
+    return results
 
 
 def sentence(result: dict[str, Any]) -> str:
