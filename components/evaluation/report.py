@@ -156,9 +156,25 @@ def _write_pages(content: Mapping[str, Any], plots: Mapping[str, str], costs: An
         keep_trailing_newline=True,
     )
     environment.filters.update(FILTERS)
-    values = {**content, "costs": costs, "captions": CAPTIONS, "plots": {k: Markup(v) for k, v in plots.items()}}
+    # Like the costs, the report's own figures come with the page and are no part of the stage's output.
+    published = _published(content) if costs else None
+    values = {
+        **content,
+        "costs": costs,
+        "published": published,
+        "captions": CAPTIONS,
+        "plots": {k: Markup(v) for k, v in plots.items()},
+    }
     for template, file in (("report.html.j2", target), ("report.md.j2", target.with_suffix(".md"))):
         file.write_text(environment.get_template(template).render(values), encoding="utf-8")
+
+
+def _published(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The report's figures for the nearest size; None where this run has no model."""
+    from components.evaluation.published import beside
+
+    size = next((fact["value"] for fact in content["facts"] if fact["label"].startswith("parameters")), None)
+    return beside(content["evaluations"], float(size.rstrip("M").replace(",", "")) * 1e6) if size else None
 
 
 def standalone(svg: str) -> str:

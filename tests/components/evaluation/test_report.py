@@ -179,6 +179,8 @@ def test_render_adds_costs_and_leaves_the_artifact_alone(report: tuple[Path, dic
     page, text = target.read_text(), target.with_suffix(".md").read_text()
     for piece in ("12.3 s", "1 min 40 s", "5.00e10", "31.0%", "4,000", "1 min 52 s"):
         assert piece in page and piece in text, piece
+    title = "Beside the report's figures"
+    assert title in page and title in text and title not in (report[0] / "report.md").read_text()
     assert (tmp_path / "out" / "plots" / "passkey.svg").is_file()
     assert {file: file.read_bytes() for file in report[0].rglob("*") if file.is_file()} == before
     with pytest.raises(StageError, match="run the report stage first"):
