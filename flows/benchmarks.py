@@ -87,7 +87,9 @@ def run_tasks(
     """Items of all tasks on one checkpoint, and their summary. UsageError where a task cannot be asked."""
     import pandas as pd
 
+    from components.evaluation.harness.contamination import report
     from components.evaluation.harness.measure import Settings, summary
+    from components.evaluation.harness.passkey import grid
     from components.evaluation.harness.subject import Subject
 
     checkpoint = find_checkpoint(name, place, store)
@@ -113,11 +115,31 @@ def run_tasks(
             "truncated": truncated,
         }  # fmt: skip
     items = pd.concat(frames, ignore_index=True)
+    overlaps = known_overlaps(store, checkpoint.digest, ran) if use.folder is None else {}
     return items, {
         "checkpoint": name, "digest": checkpoint.digest, "chat": use.chat, "shots": use.shots, "samples": use.samples,
         "temperature": use.temperature, "seed": use.seed, "limit": use.limit, "tasks": ran,
-        "metrics": summary(items, use.seed), "answers": answers,
+        "metrics": summary(items, use.seed), "answers": answers, "passkey": grid(items),
+        "contamination": report(items, overlaps, use.seed),
     }  # fmt: skip
+
+
+def known_overlaps(store: ArtifactStore, digest: str, tasks: Iterable[str]) -> dict[str, dict[str, int]]:
+    """What the decontamination of the checkpoint's own recipe found of the tasks' questions; {} where none is known:
+    an imported checkpoint, or a folder."""
+    from components.evaluation.harness.contamination import overlapping
+
+    seen: set[str] = set()
+    waiting = [digest] if digest else []
+    while waiting:
+        if (one := waiting.pop()) in seen or not store.exists(one):
+            continue
+        seen.add(one)
+        manifest = store.manifest(one)
+        if manifest.stage == "decontaminate":
+            return overlapping(store.open(one).path, tasks)
+        waiting += manifest.inputs.values()
+    return {}
 
 
 def run_one(subject: Any, task: str, use: "Settings", display: Display) -> "tuple[pd.DataFrame, Any, int]":
@@ -140,11 +162,15 @@ def run_one(subject: Any, task: str, use: "Settings", display: Display) -> "tupl
 
 
 def write(folder: Path, items: "pd.DataFrame", found: dict[str, Any]) -> None:
-    """``items.parquet``, ``answers.json`` and, last, ``evaluation.json``."""
+    """``items.parquet``, ``answers.json``, the pass keys' heat map, and, last, ``evaluation.json``."""
+    from components.evaluation.harness.passkey import NAME, grid, heat_map
     from components.evaluation.items import FILE
+    from components.evaluation.report import standalone
 
     folder.mkdir(parents=True, exist_ok=True)
     items.to_parquet(folder / FILE, index=False)
+    if cells := grid(items):
+        (folder / f"{NAME}.svg").write_text(standalone(heat_map(cells)), encoding="utf-8")
     rest = {key: value for key, value in found.items() if key not in ("answers", "against")}
     for name, content in (("answers", found["answers"]), ("evaluation", rest)):
         partial = folder / f"{name}.json.partial"
@@ -169,8 +195,31 @@ def print_benchmarks(found: dict[str, Any]) -> None:
     ]
     headers = {"metric": "left", "value": "right", "low": "right", "high": "right", "questions": "right"}
     console.print(table("95% intervals", headers, rows))
+    if cells := found["passkey"]:
+        depths = list(next(iter(cells.values())))
+        lines = [[depth, *(f"{100 * column[depth]:.0f}" for column in cells.values())] for depth in depths]
+        heads = {"": "left"} | {f"{length:,}": "right" for length in cells}
+        console.print(table("% of pass keys found, by depth and length (tokens)", heads, lines))
+    for task, facts in found["contamination"].items():
+        print_contamination(task, facts)
     if "differences" in found:
         print_differences(f"against {found['against']['checkpoint']}", found["differences"])
+
+
+def print_contamination(task: str, facts: dict[str, Any]) -> None:
+    """How many questions training documents held, and the scores with and without them."""
+    console = stdout()
+    if not facts["overlapping"]:
+        console.print(f"{task}: decontamination found none of these {facts['asked']} questions in training documents")
+        return
+    console.print(
+        f"{task}: {facts['overlapping']} of {facts['asked']} questions stood in {facts['documents']} training "
+        "documents, which decontamination dropped"
+    )
+    for name, whole in facts["with"].items():
+        rest = facts["without"].get(name)
+        clean = f"{rest['value']:.4g} [{rest['low']:.4g}, {rest['high']:.4g}]" if rest else "nothing is left"
+        console.print(f"  {name}: {whole['value']:.4g} [{whole['low']:.4g}, {whole['high']:.4g}], without them {clean}")
 
 
 def print_differences(title: str, differences: list[dict[str, Any]]) -> None:

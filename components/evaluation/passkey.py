@@ -42,7 +42,7 @@ def passkey_problems(
             depth = (number + 0.5) / per_length
             item = f"{length}/{number}"
             draw = f"{seed}-passkey-{item}" if needles == 1 else f"{seed}-{needles}-needles-{item}"
-            document, prompt = _of_length(tokenizer, filler, length, depth, draw, needles)
+            document, prompt = problem_of_length(tokenizer, filler, length, depth, draw, needles)
             problems.append(PasskeyProblem(item, length, depth, prompt, document.questions[0].answer.strip()))
     return problems
 
@@ -83,8 +83,8 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in parts if 20 <= len(part.strip()) <= 300]
 
 
-def _of_length(
-    tokenizer: Tokenizer, filler: Sequence[str], length: int, depth: float, seed: str, needles: int
+def problem_of_length(
+    tokenizer: Tokenizer, filler: Sequence[str], length: int, depth: float, seed: str, needles: int = 1
 ) -> tuple[RetrievalDocument, list[int]]:
     """The longest document found whose prompt and answer fit ``length`` tokens.
 

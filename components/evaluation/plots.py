@@ -154,6 +154,30 @@ def by_group(name: str, evaluations: Mapping[str, Metrics], metric: str, label: 
     return done()
 
 
+def heat_map(
+    name: str, values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str],
+    titles: tuple[str, str, str],
+) -> str:  # fmt: skip
+    """Shares as colours with their percentages written in; ``titles`` of columns, rows and colours. None: no cell."""
+    with _figure(name, 1, 1, FULL, 0.36 * len(rows) + 1.2) as (axes, done):
+        axis = axes[0]
+        filled = [[math.nan if value is None else 100 * value for value in line] for line in values]
+        drawn = axis.pcolormesh(filled, cmap="RdYlGn", vmin=0, vmax=100, edgecolors="none")
+        for place, line in enumerate(filled):
+            for column, value in enumerate(line):
+                if not math.isnan(value):  # dark ink on the light middle of the map and white on its ends
+                    ink = "#222222" if 20 < value < 85 else "#ffffff"
+                    axis.text(
+                        column + 0.5, place + 0.5, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=9
+                    )
+        axis.set_xticks([column + 0.5 for column in range(len(columns))], columns)
+        axis.set_yticks([row + 0.5 for row in range(len(rows))], rows)
+        axis.set(xlabel=titles[0], ylabel=titles[1], ylim=(len(rows), 0))
+        axis.grid(visible=False)
+        axis.figure.colorbar(drawn, ax=axis, label=titles[2])
+    return done()
+
+
 def forest(name: str, rows: Sequence[Mapping[str, Any]], label: str, scale: float = 1.0) -> str:
     """A row a difference: a dot with its interval, a small dot a seed, a bar where a margin lies.
 
