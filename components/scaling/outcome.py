@@ -27,10 +27,11 @@ def hold_out(config: HeldOutConfig, inputs: Inputs, run: Run) -> Summary:
     default = config.default_learning_rate, config.default_batch_tokens
     around = [*((rate * f, batch) for f in (1 / FACTOR, FACTOR)), *((rate, size) for size in batches)]
     runs = Runs(config, config.shape, inputs["shards"], run)
-    predicted, *swept, untuned = runs.of([(rate, batch), *around, default], [config.tokens], "held-out")
+    # Whatever does best counts as the optimum, the default values included.
+    swept = runs.of([(rate, batch), *around, default], [config.tokens], "held-out")
+    predicted, untuned = swept[0], swept[-1]
     if not math.isfinite(predicted.loss):
         raise StageError(f"training with the predicted learning rate {rate:.2e} diverged; widen study.learning_rates")
-    swept = [predicted, *swept]
     for _ in range(MOST_BEYOND):
         best = _best(swept)
         rates = sorted({point.learning_rate for point in swept if point.batch_tokens == best.batch_tokens})
@@ -50,12 +51,11 @@ def hold_out(config: HeldOutConfig, inputs: Inputs, run: Run) -> Summary:
         "gap_to_best": predicted.loss / best.loss - 1,
     }
     (run.output / "outcome.json").write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
-    every = [*swept, untuned]
     return {
         "outcome": {key: outcome[key] for key in ("loss", "loss_error", "gap_to_best")},
-        "runs": len(every),
-        "tokens": sum(point.tokens for point in every),
-        "flops": runs.flops(every),
+        "runs": len(swept),
+        "tokens": sum(point.tokens for point in swept),
+        "flops": runs.flops(swept),
         "effects": [
             effect("held-out loss, predicted rate and batch against the default ones", predicted.loss,
                    min(untuned.loss, 1e9), unit="nats a token", better="lower",
