@@ -42,16 +42,16 @@ def pack_documents(offsets: np.ndarray, length: int) -> Windows:
     A document that fits is never cut. A longer one becomes pieces that overlap by one token, so that each of its
     tokens but the first is a label exactly once; only its last piece shares a window. Deterministic.
     """
-    starts, sizes = _pieces(offsets, length)
+    starts, sizes = pieces(offsets, length)
     order = np.argsort(-sizes, kind="stable")
-    window_of, count = _best_fit(sizes[order], length + 1)
+    window_of, count = best_fit(sizes[order], length + 1)
     by_window = np.argsort(window_of, kind="stable")
     first_piece = np.searchsorted(window_of[by_window], np.arange(count + 1))
     order = order[by_window]
     return Windows(length, starts[order], sizes[order], first_piece)
 
 
-def _pieces(offsets: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+def pieces(offsets: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Starts and sizes of the pieces of all documents, in file order."""
     tokens = np.diff(offsets)
     # The overlap makes n tokens need ceil((n - 1) / length) pieces; a lone token still needs one.
@@ -63,7 +63,7 @@ def _pieces(offsets: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     return starts.astype(np.int64), sizes.astype(np.int64)
 
 
-def _best_fit(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
+def best_fit(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
     """Window of each piece (sizes in decreasing order) and the number of windows.
 
     ``rooms`` has bit r set where some window has exactly r tokens left, so the best fit is its lowest set bit at

@@ -5,7 +5,8 @@ sequences is long: the report's Turbo uses 40% at the current maximum and 60% sh
 32,768, 65,536 and 131,072 (``lengths``).
 """
 
-from typing import TYPE_CHECKING, Self
+import operator
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -14,6 +15,9 @@ from components.stage import Inputs, Run, Summary, effect
 from components.training.config import TrainingConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from components.data.packing import Windows
     from components.data.shard_reader import ShardReader
     from components.training.phases import History
     from model.transformer import Transformer
@@ -28,6 +32,9 @@ class ExtendConfig(TrainingConfig):
     tokens: int = Field(gt=0, description="training tokens of all phases, as many in each")
     batch_tokens: int = Field(4_194_304, ge=8, description="tokens an update")
     long_share: float = Field(0.4, ge=0, le=1, description="share of windows with a document beyond the old context")
+    related: bool = Field(
+        False, exclude_if=operator.not_, description="put documents that have to do with one another into a window"
+    )
 
     @model_validator(mode="after")
     def _lengths_ascend(self) -> Self:
@@ -39,7 +46,7 @@ class ExtendConfig(TrainingConfig):
 
 def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
     """Continue training ``base`` at ``sequence_length``; effect: loss on the tokens beyond the old context."""
-    from functools import partial
+    from functools import cache, partial
 
     from components.data.shard_reader import ShardReader
     from components.training.language_modelling import held_out_loss
@@ -63,10 +70,11 @@ def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
 
     lengths = [*config.lengths, config.sequence_length]
     names = [f"extend-{length}" for length in config.lengths] + ["extend"]
+    windows_of = cache(partial(_windows, config, reader))
     histories = []
     for index, (length, name) in enumerate(zip(lengths, names, strict=True)):
         before_it = ([old_length, *lengths])[index]
-        part = partial(_train_at, config, model, reader, run, name, length, before_it)
+        part = partial(_train_at, config, model, reader, run, name, windows_of, length, before_it)
         histories.append(part() if name == "extend" else phase(run.state, name, names[index + 1], part))
     history = joined(histories)
     after = held_out_loss(model, reader, config.sequence_length)
@@ -79,8 +87,9 @@ def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
         "sequence_length": config.sequence_length,
         "rope_theta": config.rope_theta,
         "lengths": lengths,
-        "long_windows": int(_is_long(reader, config.sequence_length, ([old_length, *lengths])[-2]).sum()),
+        "long_windows": int(_is_long(windows_of(lengths[-1]), ([old_length, *lengths])[-2]).sum()),
         "effects": [
+            *(_relation(reader, windows_of(lengths[-1])) if config.related else []),
             effect(f"held-out loss at {config.sequence_length} tokens", after, before, unit="nats a token",
                    better="lower", note="baseline: the unextended model at the same length"),
             effect(f"held-out loss at {old_length} tokens", short_after, short_before, unit="nats a token",
@@ -89,15 +98,35 @@ def extend_context(config: ExtendConfig, inputs: Inputs, run: Run) -> Summary:
     }  # fmt: skip
 
 
-def _is_long(reader: "ShardReader", length: int, old_length: int) -> "np.ndarray":
-    """Which windows of ``length`` hold a document beyond the old context, (windows,) bool."""
-    windows = reader.windows(length)
+def _windows(config: ExtendConfig, reader: "ShardReader", length: int) -> "Windows":
+    """The training windows of ``length``, packed by fit alone or by relation."""
+    if not config.related:
+        return reader.windows(length)
+    from components.data.related import pack_related
+
+    return pack_related(reader.train, length, reader.vocab_size)
+
+
+def _relation(reader: "ShardReader", windows: "Windows") -> list[dict[str, Any]]:
+    """The effect of packing by relation."""
+    from components.data.related import relatedness
+
+    ours, chance = (
+        relatedness(packed, reader.train, reader.vocab_size) for packed in (windows, reader.windows(windows.length))
+    )
+    return [effect(f"relation of neighbours in windows of {windows.length} tokens", ours, chance, unit="cosine",
+                   note="TF-IDF; baseline: packed by fit alone")]  # fmt: skip
+
+
+def _is_long(windows: "Windows", old_length: int) -> "np.ndarray":
+    """Which windows hold a document beyond the old context, (windows,) bool."""
     return np.maximum.reduceat(windows.sizes, windows.first_piece[:-1]) > old_length + 1
 
 
 def _train_at(
-    config: ExtendConfig, model: "Transformer", reader: "ShardReader", run: Run, name: str, length: int, old_length: int
-) -> "History":
+    config: ExtendConfig, model: "Transformer", reader: "ShardReader", run: Run, name: str,
+    windows_of: "Callable[[int], Windows]", length: int, old_length: int,
+) -> "History":  # fmt: skip
     """One phase: ``long_share`` of the windows of ``length`` go beyond ``old_length``."""
     from torch import Tensor
 
@@ -105,7 +134,8 @@ def _train_at(
     from components.training.loop import train
     from components.training.sharding import split_windows
 
-    windows, is_long = reader.windows(length), _is_long(reader, length, old_length)
+    windows = windows_of(length)
+    is_long = _is_long(windows, old_length)
     batch_size = max(1, round(config.batch_tokens / length))
     steps = max(1, round(config.tokens / (len(config.lengths) + 1) / (batch_size * length)))
     long_rows = np.flatnonzero(is_long)

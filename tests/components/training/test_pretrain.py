@@ -92,6 +92,16 @@ def test_extension_raises_the_base_and_helps_beyond_the_old_length(inputs, base,
     assert json.loads((run.output / "training.json").read_text())["history"]
 
 
+def test_extension_on_related_documents_says_how_related_they_are(inputs, base, tmp_path):
+    run = make_run(tmp_path)
+    config = ExtendConfig(
+        sequence_length=128, rope_theta=1e6, tokens=2_000, batch_tokens=512, learning_rate=3e-3, related=True
+    )
+    relation, *_ = extend_context(config, {"base": base, "shards": inputs["shards"]}, run)["effects"]
+    assert relation["value"] > relation["baseline"] > 0
+    assert "related" not in config.model_copy(update={"related": False}).model_dump()  # off: the cache keys of before
+
+
 def test_progressive_extension_goes_through_every_length_and_resumes(inputs, base, tmp_path):
     config = ExtendConfig(
         lengths=(48, 64), sequence_length=96, rope_theta=1e7, tokens=18_000, batch_tokens=192, learning_rate=3e-3,
