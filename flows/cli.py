@@ -64,6 +64,9 @@ def run(
     ] = None,
     zero_stage: Annotated[int | None, typer.Option(min=1, max=3, help="deepspeed: ZeRO 1, 2 or 3.")] = None,
     offload: Annotated[bool | None, typer.Option(help="deepspeed: optimizer state in host memory.")] = None,
+    sequence_parallel: Annotated[
+        int | None, typer.Option(min=1, help="deepspeed: ranks that share every window of text (Ulysses).")
+    ] = None,
     host_file: Annotated[Path | None, typer.Option(help="deepspeed: lines of 'host slots=N'.")] = None,
     data_engine: Annotated[
         Literal["processes", "ray"] | None, typer.Option(help="What maps over documents: processes, by default.")
@@ -75,7 +78,7 @@ def run(
 
     place = {
         "engine": engine, "world_size": world_size, "zero_stage": zero_stage, "offload": offload,
-        "host_file": host_file, "data_engine": data_engine,
+        "sequence_parallel": sequence_parallel, "host_file": host_file, "data_engine": data_engine,
     }  # fmt: skip
     chosen = {name: value for name, value in place.items() if value is not None}
     show(run_command(recipe, set_ or [], until=until, from_=from_, fresh=fresh, place=chosen), as_json)

@@ -86,15 +86,20 @@ def layout_of(settings: Settings) -> Layout:
     if settings.engine == "torch":
         if settings.world_size > 1:
             raise UsageError(f"--world-size {settings.world_size} needs --engine deepspeed: torch is one process")
+        if settings.sequence_parallel > 1:
+            raise UsageError("--sequence-parallel needs --engine deepspeed: torch is one process")
         return Layout()
     world_size = settings.world_size
     if not world_size and settings.host_file is not None:
         from infra.launching import read_host_file
 
         world_size = sum(read_host_file(settings.host_file).values())
+    world_size = world_size or _local_devices(settings)
+    if world_size % settings.sequence_parallel:
+        raise UsageError(f"--sequence-parallel {settings.sequence_parallel} does not divide the {world_size} processes")
     return Layout(
-        engine="deepspeed", world_size=world_size or _local_devices(settings), zero_stage=settings.zero_stage,
-        offload=settings.offload,
+        engine="deepspeed", world_size=world_size, zero_stage=settings.zero_stage, offload=settings.offload,
+        sequence_parallel=settings.sequence_parallel,
     )  # fmt: skip
 
 

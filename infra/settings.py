@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     world_size: int = Field(default=0, ge=0, description="deepspeed: processes; 0 for the host file's or all GPUs")
     zero_stage: Literal[1, 2, 3] = Field(default=1, description="deepspeed: what ranks share (ZeRO)")
     offload: bool = Field(default=False, description="deepspeed: optimizer state in host memory")
+    sequence_parallel: int = Field(
+        default=1, ge=1, description="deepspeed: ranks that share the tokens of every window (Ulysses)"
+    )
     host_file: Path | None = Field(default=None, description="deepspeed: lines of 'host slots=N'")
     data_engine: Literal["processes", "ray"] = Field(default="processes", description="What maps over documents")
     ray_address: str = Field(default="", description="Ray cluster to join; empty starts one on this machine")

@@ -52,6 +52,16 @@ class PrefillPlan(Protocol):
         """The attention of one forward pass."""
 
 
+class Exchange(Protocol):
+    """What processes that hold slices of the same texts do around attention (Ulysses, arXiv 2309.14509)."""
+
+    def to_heads(self, x: Tensor) -> Tensor:
+        """(B, heads, tokens of the slice, D) -> (B, heads of this process, all tokens, D)."""
+
+    def to_tokens(self, x: Tensor) -> Tensor:
+        """The way back."""
+
+
 class Attention(nn.Module):
     """Grouped-query attention with a bias on Q, K and V (arXiv 2305.13245)."""
 
@@ -65,6 +75,7 @@ class Attention(nn.Module):
         self.k_proj = Linear(config.hidden_size, key_value)
         self.v_proj = Linear(config.hidden_size, key_value)
         self.o_proj = Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.exchange: Exchange | None = None  # set while processes share sequences; attention is causal then
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         batch, tokens, hidden = x.shape
@@ -74,7 +85,11 @@ class Attention(nn.Module):
         key, value = rotate(key, *step.turn).transpose(1, 2), value.transpose(1, 2)  # (B, K, T, D)
         if step.cache is not None:
             key, value = step.cache.append(self.layer, key, value)
-        if step.chunks is None:
+        if self.exchange is not None:
+            query = rotate(query, *step.turn).transpose(1, 2)
+            output = attend(*(self.exchange.to_heads(part) for part in (query, key, value)), None)
+            output = self.exchange.to_tokens(output)  # (B, N, T, D)
+        elif step.chunks is None:
             output = attend(rotate(query, *step.turn).transpose(1, 2), key, value, step.mask)  # (B, N, T, D)
         else:
             queries = tuple(rotate(query, *turn).transpose(1, 2) for turn in step.chunks.turns)

@@ -18,6 +18,7 @@ from components.training.config import TrainingConfig
 from components.training.engine import Objective, State
 from components.training.optimizer import parameter_groups
 from components.training.preparation import prepared
+from components.training.sequence_parallel import parallelise
 from model.transformer import Transformer
 
 PERSISTENT = 100_000
@@ -46,6 +47,7 @@ class DeepSpeedEngine:
         self._is_copy = layout.zero_stage == 3 or config.precision == "bfloat16"
         inner = copy.deepcopy(model) if self._is_copy else model
         self._undo = prepared(inner, recompute=config.recompute, compiled=config.compile)
+        self._apart = parallelise(inner, layout) if layout.sequence_parallel > 1 else lambda: None
         self.wrapper = _Wrapper(inner)
         groups = parameter_groups(inner, config.weight_decay)
         adamw = torch.optim.AdamW(
@@ -131,6 +133,7 @@ class DeepSpeedEngine:
     def close(self) -> None:
         self.refresh()
         self._undo()
+        self._apart()
         if self.layout.zero_stage < 3:
             self.engine.destroy()
 

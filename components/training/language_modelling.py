@@ -8,19 +8,23 @@ import torch
 from torch import Tensor
 
 from components.data.shard_reader import ShardReader, document_ids
+from components.training.sequence_parallel import Slice
 from model.loss import IGNORE, cross_entropy
 from model.transformer import Transformer
 
 
-def next_token_loss(model: Transformer, tokens: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Mean cross-entropy in nats of windows ``tokens`` (B, T + 1); labels of padding are negative.
+def next_token_loss(model: Transformer, tokens: Tensor | Slice) -> tuple[Tensor, dict[str, float]]:
+    """Mean cross-entropy in nats of windows ``tokens`` (B, T + 1), or a slice of them; labels of padding are negative.
 
     A window's documents see each other across ``<|endoftext|>``, as in the report's pre-training: a causal mask
     alone keeps attention on its fastest path. Router losses of a mixture of experts are added to the loss.
     """
+    positions = None
+    if isinstance(tokens, Slice):
+        positions, tokens = tokens.positions, tokens.tokens
     inputs, labels = tokens[:, :-1].clamp(min=0), tokens[:, 1:]
     labels = labels.masked_fill(labels < 0, IGNORE)
-    hidden = model(inputs)
+    hidden = model(inputs, position_ids=positions)
     total, count = cross_entropy(hidden, model.output_weight, labels)
     loss = total / max(1, count)
     metrics = {"tokens": float(count)}

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from components.stage import RankDone, Run, StageError
+from components.stage import Layout, RankDone, Run, StageError
 from components.training.checkpoint import Checkpointer, load_state
 from components.training.config import TrainingConfig
 from components.training.engine import Objective, Optimizer, build_engine
 from components.training.recorder import Documents, FlightRecorder
 from components.training.schedule import learning_rate_at
-from components.training.sharding import Split, check_divides, my_parts, split_rows
+from components.training.sequence_parallel import parts_of
+from components.training.sharding import Split, check_divides, split_rows, split_windows
 from components.training.telemetry import Telemetry
 from components.training.watch import Incident, Watch, incidents_from_json, incidents_to_json
 
@@ -70,10 +71,13 @@ def train(
     Raises RankDone on every rank but the first when training is done and ``last``.
     """
     layout = run.layout
-    check_divides(rows, layout.world_size, name)
+    if split is not split_windows:  # only of windows can a slice be trained on; others are shared by rows
+        layout = layout.model_copy(update={"sequence_parallel": 1})
+    check_divides(rows, layout.world_size // layout.sequence_parallel, name)
     engine = build_engine(model, config, layout, optimizer)
     training = _Training(engine, objective, batch_at, config, steps, run, name, frozenset(keep_at))
     training.split, training.documents_at = split, documents_at
+    training.layout = layout
     training.flops_per_token, training.samples_from_model = flops_per_token, samples_from_model
     training.stop = stop
     try:
@@ -92,6 +96,7 @@ class _Training:
 
     split: Split
     documents_at: Documents | None
+    layout: Layout
     flops_per_token: float
     samples_from_model: bool
     stop: Callable[[int], bool]
@@ -116,7 +121,7 @@ class _Training:
         )  # fmt: skip
 
     def run(self) -> list[dict[str, float]]:
-        config, run, name, steps, keep_at = self.config, self.stage_run, self.name, self.steps, self.keep_at
+        config, run, name, steps = self.config, self.stage_run, self.name, self.steps
         self.recorder = FlightRecorder(self.documents_at)
         start = self._restore()
         if start:
@@ -135,12 +140,12 @@ class _Training:
                         step = self._roll_back(incident)
                         continue
                 step += 1
-                if step % config.log_every == 0 or step == steps or step in keep_at:
+                if step % config.log_every == 0 or step == steps or step in self.keep_at:
                     loss = self._close_window(step, telemetry)
                     bar.advance(0, loss=round(loss, 3))
                 bar.advance(1)
                 # Only at the ends of averaging windows, so that the history resumes exactly too.
-                if step < steps and (step % _checkpoint_interval(config) == 0 or step in keep_at):
+                if step < steps and (step % _checkpoint_interval(config) == 0 or step in self.keep_at):
                     telemetry.mark("optimizer")
                     self._checkpoint(step)
                     telemetry.mark("checkpoint")
@@ -159,7 +164,7 @@ class _Training:
         if self.samples_from_model:
             engine.refresh()
         number = step + self.offset
-        parts = my_parts(self.batch_at(number), self.split, engine.rank, engine.world_size)
+        parts = parts_of(self.batch_at(number), self.split, self.layout)
         telemetry.mark("data")
         seen: dict[str, list[float]] = defaultdict(list)
         weights: list[float] = []

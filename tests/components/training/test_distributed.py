@@ -21,7 +21,7 @@ TRAINING = TrainingConfig(learning_rate=1e-2, log_every=1, checkpoint_every=4)
 TESTS = __file__.rsplit("/tests/", 1)[0]
 
 
-def spread(folder, config: RanksConfig, *, stall_seconds: float = 900.0, zero_stage: int = 2) -> dict:
+def spread(folder, config: RanksConfig, *, stall_seconds: float = 900.0, **layout: int) -> dict:
     """The summary of ``ranks.decode`` on two processes that work in ``folder``."""
     shared = folder / "ranks"
     for name in ("ranks", "state", "output"):
@@ -29,8 +29,8 @@ def spread(folder, config: RanksConfig, *, stall_seconds: float = 900.0, zero_st
     specification = {
         "function": "ranks:decode", "config_class": "ranks:RanksConfig", "config": config.model_dump(mode="json"),
         "inputs": {}, "seed": 0, "state": str(folder / "state"), "output": str(folder / "output"),
-        "layout": Layout(engine="deepspeed", world_size=2, zero_stage=zero_stage).model_dump(), "ceiling": 0.0,
-        "device": "cpu",
+        "layout": Layout(**{"engine": "deepspeed", "world_size": 2, "zero_stage": 2} | layout).model_dump(),
+        "ceiling": 0.0, "device": "cpu",
     }  # fmt: skip
     path = shared / "specification.json"
     path.write_text(json.dumps(specification))
@@ -54,6 +54,17 @@ def test_every_zero_stage_follows_the_losses_of_one_process(undisturbed, tmp_pat
     expected = alone(tmp_path, RanksConfig(training=TRAINING, steps=11))["history"]
     assert set(undisturbed) == {"1", "2", "3"}
     for result in undisturbed.values():
+        for ours, theirs in zip(result["history"], expected, strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+            assert ours["tokens"] == theirs["tokens"]
+
+
+def test_ranks_that_share_sequences_follow_the_losses_of_one_process(tmp_path):
+    config = RanksConfig(training=TRAINING, steps=6, zero_stages=(2, 3))
+    found = spread(tmp_path / "shared", config, sequence_parallel=2)
+    expected = alone(tmp_path / "one", RanksConfig(training=TRAINING, steps=6))["history"]
+    for result in found.values():
         for ours, theirs in zip(result["history"], expected, strict=True):
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
             assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
