@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from components.stage import Layout, StageError
+from components.training import communication
 from components.training.config import TrainingConfig
 from components.training.engine import Objective, State
 from components.training.optimizer import parameter_groups
@@ -43,6 +44,7 @@ class DeepSpeedEngine:
         self._accept: Callable[[float], bool] = lambda norm: True
         self._norm = float("nan")
         self._deepspeed = _start()
+        communication.watch(self._deepspeed.comm.comm.cdb)
         # ZeRO 3 empties the parameters and bfloat16 rounds them: the caller's model stays whole, to be refreshed.
         self._is_copy = layout.zero_stage == 3 or config.precision == "bfloat16"
         inner = copy.deepcopy(model) if self._is_copy else model
@@ -90,7 +92,7 @@ class DeepSpeedEngine:
         if self.world_size == 1:
             return values
         total = torch.tensor(values, dtype=torch.float64, device=self.engine.device)
-        torch.distributed.all_reduce(total)
+        self._deepspeed.comm.all_reduce(total)
         return total.tolist()
 
     @torch.no_grad()

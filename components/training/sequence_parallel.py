@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from components.stage import Layout, StageError
+from components.training import communication
 from components.training.sharding import Part, Split, my_parts
 from model.transformer import Attention
 
@@ -103,6 +104,9 @@ class _Exchange:
         return _AllToAll.apply(sent, self.group).transpose(0, 1).flatten(1, 2)
 
 
+_exchange = communication.timed(dist.all_to_all_single)
+
+
 class _AllToAll(torch.autograd.Function):
     """Part p of the first dimension goes to process p; the gradient takes the same way back."""
 
@@ -110,7 +114,7 @@ class _AllToAll(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
         ctx.group = group
         received = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        dist.all_to_all_single(received, x.contiguous(), group=group)
+        _exchange(received, x.contiguous(), group=group)
         return received
 
     @staticmethod

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
-PHASES = ("data", "forward", "backward", "optimizer", "checkpoint")
+from components.training import communication
+
+PHASES = ("data", "forward", "backward", "optimizer", "communication", "checkpoint")
 
 
 class Telemetry:
@@ -22,9 +24,10 @@ class Telemetry:
         self.started = self.now = time.perf_counter()
 
     def mark(self, phase: str) -> None:
-        """What passed since the last mark belonged to ``phase``."""
-        now = time.perf_counter()
-        self.seconds[phase] += now - self.now
+        """What passed since the last mark belonged to ``phase``, but for what was waited for other ranks in it."""
+        now, waited = time.perf_counter(), communication.take()
+        self.seconds[phase] += now - self.now - waited
+        self.seconds["communication"] += waited
         self.now = now
 
     def metrics(self, tokens: int) -> dict[str, float]:
@@ -47,6 +50,7 @@ class Telemetry:
     @contextmanager
     def step(self) -> Iterator[None]:
         self.now = time.perf_counter()
+        communication.take()  # what was before this step
         yield
         self.steps += 1
 
