@@ -87,8 +87,8 @@ class Attention(nn.Module):
             key, value = step.cache.append(self.layer, key, value)
         if self.exchange is not None:
             query = rotate(query, *step.turn).transpose(1, 2)
-            output = attend(*(self.exchange.to_heads(part) for part in (query, key, value)), None)
-            output = self.exchange.to_tokens(output)  # (B, N, T, D)
+            query, key, value = (self.exchange.to_heads(part) for part in (query, key, value))
+            output = self.exchange.to_tokens(attend(query, key, value, None))  # (B, N, T, D)
         elif step.chunks is None:
             output = attend(rotate(query, *step.turn).transpose(1, 2), key, value, step.mask)  # (B, N, T, D)
         else:

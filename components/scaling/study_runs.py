@@ -83,19 +83,26 @@ def sweep_shape(config: SweepConfig, inputs: Inputs, run: Run) -> Summary:
 
 
 def beyond(points: Sequence[SweepPoint], least_batch: int) -> list[tuple[float, int]]:
-    """(learning rate, batch tokens) to try next: beyond the rates, then the batches, at whose edge a D does best."""
+    """(learning rate, batch tokens) to try next: beyond the rates at whose edge a D does best, else beyond the batches.
+
+    Batches follow the largest D alone, which is nearest to what is predicted: smaller ones cost most and tell least.
+    """
     cells: dict[int, list[SweepPoint]] = defaultdict(list)
     for point in points:
         cells[point.tokens].append(point)
     tried = {(point.learning_rate, point.batch_tokens) for point in points}
     found: list[tuple[float, int]] = []
-    for tokens in sorted(cells, reverse=True):  # the largest D is nearest to what is predicted
+    for tokens in sorted(cells, reverse=True):
         best = min(cells[tokens], key=lambda point: point.loss)
         batches = sorted({batch for _, batch in tried})
         rates = sorted({rate for rate, batch in tried if batch == best.batch_tokens})
         if (rate := next_value(rates, best.learning_rate)) is not None:
             found.append((rate, best.batch_tokens))
-        elif (batch := next_value(batches, best.batch_tokens)) is not None and batch >= least_batch:
+        elif (
+            tokens == max(cells)
+            and (batch := next_value(batches, best.batch_tokens)) is not None
+            and batch >= least_batch
+        ):
             at = rates.index(best.learning_rate)
             found += [(rate, round(batch)) for rate in rates[max(0, at - 1) : at + 2]]
     return [setting for setting in dict.fromkeys(found) if setting not in tried]

@@ -133,6 +133,9 @@ def test_the_grid_grows_beyond_the_edge_that_does_best():
     assert beyond(points(batches), 32) == [(0.01, 256), (0.02, 256), (0.04, 256)]
     smallest = {key: loss - (key == (0.02, 32)) * 2 for key, loss in inside.items()}
     assert beyond(points(smallest), 32) == []  # no batch is smaller than a sequence
+    larger = [point.model_copy(update={"tokens": 2000}) for point in points(inside)]
+    assert beyond(points(batches) + larger, 32) == []  # of the largest D alone
+    assert beyond(points(rates) + larger, 32) == [(0.08, 64)]
 
 
 def test_the_worth_of_experts_and_the_loss_of_a_larger_model_are_found_again():
