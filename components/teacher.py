@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from model.generation import Generation
 
+KEPT_AT_ONCE = 256
+"""Questions to a local model after which its answers are written down."""
 Message = dict[str, str]
 Scores = dict[str, float]
 
@@ -142,9 +144,15 @@ class EndpointTeacher:
 
 
 class CheckpointTeacher:
-    """A local Hugging Face model folder through this project's own generation."""
+    """A local Hugging Face model folder through this project's own generation.
 
-    def __init__(self, folder: Path | None, device: str = "cpu", batch_size: int = 16) -> None:
+    With ``cache`` what ``complete_all`` and ``score_all`` answer is kept there by model and prompt, which holds the
+    document: a killed stage asks no question twice.
+    """
+
+    def __init__(
+        self, folder: Path | None, device: str = "cpu", batch_size: int = 16, cache: Path | None = None
+    ) -> None:
         if folder is None or not (folder / "config.json").is_file():
             raise StageError(f"teacher: no checkpoint at {folder}; set teacher.checkpoint to a Hugging Face folder")
         from model.checkpoint import load_model
@@ -154,6 +162,10 @@ class CheckpointTeacher:
         self.tokenizer = Tokenizer.load(folder)
         # one engine for all questions: what their prompts begin with alike is read once
         self.engine = Engine(load_model(folder, device=device).eval(), max_running=batch_size)
+        self.cache = cache
+        self._identity = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(folder.glob("*.*"))]
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True)
 
     def complete(self, messages: Sequence[Message], *, max_tokens: int = 512, temperature: float = 0.0) -> str:
         return self._complete([messages], max_tokens, temperature)[0]
@@ -162,10 +174,27 @@ class CheckpointTeacher:
         return self._score([messages], choices)[0]
 
     def complete_all(self, prompts: Sequence[str], *, max_tokens: int = 512) -> list[str]:
-        return self._complete([_user(prompt) for prompt in prompts], max_tokens, 0.0)
+        return self._kept(prompts, ["complete", max_tokens], lambda some: self._complete(some, max_tokens, 0.0))
 
     def score_all(self, prompts: Sequence[str], choices: Sequence[str]) -> list[Scores]:
-        return self._score([_user(prompt) for prompt in prompts], choices)
+        return self._kept(prompts, ["score", *choices], lambda some: self._score(some, choices))
+
+    def _kept(
+        self, prompts: Sequence[str], question: list[str | int], ask: Callable[[list[list[Message]]], list[Any]]
+    ) -> list[Any]:
+        """Answers in the order of the prompts, those that are not kept yet from ``ask``, a few at a time."""
+        if self.cache is None:
+            return ask([_user(prompt) for prompt in prompts])
+        facts = [json.dumps([self._identity, question, prompt], ensure_ascii=False) for prompt in prompts]
+        files = [self.cache / f"{hashlib.sha256(fact.encode()).hexdigest()}.json" for fact in facts]
+        missing = [number for number, file in enumerate(files) if not file.exists()]
+        for start in range(0, len(missing), KEPT_AT_ONCE):
+            some = missing[start : start + KEPT_AT_ONCE]
+            for number, answer in zip(some, ask([_user(prompts[n]) for n in some]), strict=True):
+                partial = files[number].with_suffix(f".{os.getpid()}.partial")
+                partial.write_text(json.dumps(answer), encoding="utf-8")
+                partial.replace(files[number])
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
     def _complete(self, batch: Sequence[Sequence[Message]], max_tokens: int, temperature: float) -> list[str]:
         stops = (self.tokenizer.im_end_id, self.tokenizer.eos_id)

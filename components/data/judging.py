@@ -29,4 +29,4 @@ def make_teacher(kind: Literal["endpoint", "checkpoint"], config: TeacherConfig,
         return EndpointTeacher(
             config.endpoint, config.model, run.state / "teacher", config.budget_tokens, config.concurrency
         )
-    return CheckpointTeacher(config.checkpoint, run.device)
+    return CheckpointTeacher(config.checkpoint, run.device, cache=run.state / "teacher")

@@ -99,7 +99,37 @@ def test_a_checkpoint_scores_and_completes(tmp_path: Path) -> None:
     local = CheckpointTeacher(tmp_path)
     scores = local.score(QUESTION, ("Yes", "No"))
     assert sum(scores.values()) == pytest.approx(1.0)
-    assert len(local.complete_all(["a", "b"], max_tokens=4)) == 2
+    answers = local.complete_all(["a", "b"], max_tokens=4)
+    assert len(answers) == 2
+    kept = CheckpointTeacher(tmp_path, cache=tmp_path / "kept")
+    assert [kept.complete_all(["a", "b"], max_tokens=4) for _ in range(2)] == [answers, answers]
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_a_killed_local_teacher_is_asked_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.teacher.KEPT_AT_ONCE", 1)
+    asked: list[str] = []
+
+    def local(answers: int) -> CheckpointTeacher:
+        """One of a model that ends its process after so many answers."""
+        teacher = CheckpointTeacher.__new__(CheckpointTeacher)
+        teacher.cache, teacher._identity = tmp_path, [["config.json", 1, 1]]
+
+        def answer(batch, choices):
+            if len(asked) == answers:
+                raise KeyboardInterrupt
+            asked.append(batch[0][0]["content"])
+            return [{"Yes": 0.25, "No": 0.75}]
+
+        teacher._score = answer
+        return teacher
+
+    with pytest.raises(KeyboardInterrupt):
+        local(2).score_all(["a", "b", "c"], ("Yes", "No"))
+    assert local(9).score_all(["a", "b", "c"], ("Yes", "No")) == [{"Yes": 0.25, "No": 0.75}] * 3
+    assert asked == ["a", "b", "c"]
+    local(9).score_all(["a"], ("Yes", "No", "Perhaps"))
+    assert asked == ["a", "b", "c", "a"]  # another question
 
 
 def test_a_missing_checkpoint_says_what_to_set(tmp_path: Path) -> None:
