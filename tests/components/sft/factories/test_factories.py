@@ -14,6 +14,7 @@ from components.sft.factories.build import FACTORIES, FactoriesConfig, load, mak
 from components.sft.factories.factory import Candidate, Factory, accept
 from components.sft.problems import WORDS
 from components.stage import StageError
+from flows.recipe import load_recipe
 from tests.support import make_artifact, make_run
 
 NEEDS_SANDBOX = {"coding", "instructions"}
@@ -144,3 +145,23 @@ def test_no_record_comes_close_to_a_held_out_prompt(tmp_path: Path) -> None:
     assert taken.prompt not in kept
     assert len(kept) == 20
     assert summary["factories"]["logic"]["reasons"]["contaminated"] >= 1
+
+
+def test_the_factories_recipe_asks_for_three_hundred_of_each_and_plants_a_tenth() -> None:
+    config = load_recipe(Path(__file__).parents[4] / "recipes" / "factories.toml").factories
+    assert config is not None
+    assert config.planted_share == 0.1
+    assert set(config.records) == set(FACTORIES)
+    assert min(config.records.values()) >= 300
+
+
+def test_three_hundred_records_are_there_to_be_made(tmp_path: Path) -> None:
+    """Of all but coding, whose compilers take minutes: `qwenforge factories recipes/factories.toml` makes those too."""
+    names = [n for n in FACTORIES if n != "coding" and not (n in NEEDS_SANDBOX and available_isolation() == "limits")]
+    summary = make_factories(FactoriesConfig(records=dict.fromkeys(names, 300)), {}, make_run(tmp_path))
+    for name in names:
+        tally = summary["factories"][name]
+        assert tally["records"] == 300, name
+        assert 0.06 < tally["planted"] / tally["candidates"] < 0.15, name
+        assert sum(tally["reasons"].values()) >= tally["planted"], name
+        assert tally["acceptance"] > 0.8, name
