@@ -11,6 +11,7 @@ from pyarrow import parquet
 from infra.catalog import Catalog, Reviews
 from infra.catalog.gates import Gates
 from infra.catalog.views import Promotion, Views
+from infra.hardware import describe_host
 from infra.settings import Settings, load_settings
 from infra.store import ArtifactStore, open_store
 from infra.tracking.reading import curves, last_values
@@ -75,6 +76,12 @@ def stages(run_id: str) -> pd.DataFrame:
 @st.cache_resource
 def gates() -> Gates:
     return Gates(settings().catalog_url)
+
+
+@st.cache_data
+def host() -> dict[str, Any]:
+    """Facts about this machine."""
+    return describe_host()
 
 
 @st.cache_data(ttl=60)
@@ -152,6 +159,13 @@ def summary(digest: str) -> dict[str, Any]:
 def known_summary(digest: str) -> dict[str, Any]:
     """The same from the catalog, which remembers artifacts that are no longer in the store."""
     return views().artifact_summary(digest)
+
+
+@st.cache_data
+def file_table(digest: str) -> pd.DataFrame:
+    """file, bytes, sha256 of what an artifact consists of."""
+    rows = [(entry.path, entry.size, entry.sha256) for entry in store().manifest(digest).files]
+    return pd.DataFrame(rows, columns=["file", "bytes", "sha256"])
 
 
 @st.cache_data

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import promotion, reading
+from dashboard import files, promotion, reading
 from dashboard.access import access, person
 
 
@@ -33,8 +33,9 @@ def show(run_id: str) -> None:
         st.subheader("Figures")
         summary = {k: v for k, v in reading.known_summary(digest).items() if isinstance(v, int | float | str)}
         st.dataframe(pd.Series(summary, name="value").astype(str), width="stretch")
-        st.code(f"qwenforge chat {digest[:12]}\nqwenforge export {digest[:12]} FOLDER\n"
-                f"qwenforge artifacts verify {digest[:12]}", language="bash")  # fmt: skip
+        st.code(f"qwenforge chat {digest[:12]}\nqwenforge export {digest[:12]} FOLDER", language="bash")
+    with st.expander("Files: download, verify"):
+        files.show(digest, person())
     promotion.show(digest, person())
     show_history()
 

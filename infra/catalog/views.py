@@ -6,7 +6,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from infra.catalog.database import Database
 from infra.catalog.models import Alias, Artifact, Edge, Run, Stage
@@ -36,6 +36,18 @@ class Views(Database):
         """Number of runs by state."""
         counts = select(Run.state, func.count()).group_by(Run.state).order_by(Run.state)
         return self._read(lambda session: {str(state): int(count) for state, count in session.execute(counts)})
+
+    def hosts(self) -> list[Row]:
+        """host, running, runs, latest: of every machine that has driven a run, the busiest first."""
+        running = func.sum(case((Run.state == "running", 1), else_=0)).label("running")
+        latest = func.max(Run.started_at).label("latest")
+        query = select(Run.host, running, func.count().label("runs"), latest).group_by(Run.host)
+        return self._rows(query.order_by(running.desc(), latest.desc()))
+
+    def running(self) -> list[Row]:
+        """id, name, host, pid of the runs that are at work."""
+        query = select(Run.id, Run.name, Run.host, Run.pid).where(Run.state == "running")
+        return self._rows(query.order_by(Run.started_at.desc()))
 
     def stored_by_kind(self) -> list[Row]:
         """kind, artifacts, bytes of everything that the catalog knows to be stored."""

@@ -43,6 +43,9 @@ def test_runs_stages_and_artifacts_are_counted_in_the_database(url):
     assert [(run["name"], run["seed"], run["error"]) for run in views.runs()] == [
         ("pocket-2026-2", 2, None), ("pocket-2026-1", 1, None), ("pocket-2026-0", 0, "boom"),
     ]  # fmt: skip
+    (host,) = views.hosts()
+    assert (host["running"], host["runs"], host["latest"]) == (0, 3, views.runs()[0]["started_at"])
+    assert views.running() == []
     assert views.run_states() == {"completed": 2, "failed": 1}
     assert views.typical_seconds("pocket") == {"sft": 20.0}
     assert views.typical_seconds("pock") == {}
