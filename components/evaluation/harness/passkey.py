@@ -66,16 +66,21 @@ def grid(items: "pd.DataFrame") -> dict[int, dict[str, float]]:
     """Share of keys found, length -> depth -> share, of a table of items; empty where it has none of this task."""
     mine = items[items["metric"].str.match(rf"{NAME}\.\d+$")]
     found: dict[int, dict[str, float]] = {}
-    for (metric, depth), rows in mine.groupby(["metric", "group"]):
+    for (metric, depth), rows in sorted(mine.groupby(["metric", "group"]), key=lambda entry: _percent(entry[0][1])):
         found.setdefault(int(str(metric).rpartition(".")[2]), {})[str(depth)] = float(rows["score"].mean())
     return dict(sorted(found.items()))
+
+
+def _percent(depth: str) -> int:
+    """``depth 45%`` -> 45."""
+    return int(depth.removeprefix("depth ").removesuffix("%"))
 
 
 def heat_map(cells: Mapping[int, Mapping[str, float]]) -> str:
     """The grid as SVG, lengths from left to right, the start of the text on top."""
     from components.evaluation import plots
 
-    depths = sorted({depth for column in cells.values() for depth in column}, key=lambda name: int(name[6:-1]))
+    depths = sorted({depth for column in cells.values() for depth in column}, key=_percent)
     rows = [[column.get(depth) for column in cells.values()] for depth in depths]
     return plots.heat_map(
         NAME, rows, [depth.removeprefix("depth ") for depth in depths], [f"{length:,}" for length in cells],

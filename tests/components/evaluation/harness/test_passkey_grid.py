@@ -69,6 +69,7 @@ def test_a_planted_blind_spot_is_a_hole_in_the_map(reader: Reader, own: Path, ch
     cells = passkey.grid(measure(reader, TASK, settings).items.frame())
     assert list(cells) == list(LENGTHS)
     assert set(cells[2000].values()) == {1.0}
+    assert list(cells[2000]) == [f"depth {percent}%" for percent in range(5, 100, 10)]
     blind = {depth for depth, share in cells[4000].items() if share < 0.5}
     assert blind == {"depth 45%", "depth 55%"}
     svg = passkey.heat_map(cells)
