@@ -97,3 +97,27 @@ def documents_of_sentences() -> list[Document]:
     """Ten English documents of forty sentences each."""
     lines = sentences(400)
     return [new_document("\n".join(lines[i : i + 40]), source="test", language="en") for i in range(0, 400, 40)]
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at_update(monkeypatch, number):
+    """Make the ``number``-th optimizer step of this process raise."""
+    original, calls = torch.optim.AdamW.step, []
+
+    def dying_step(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) == number:
+            raise Killed
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", dying_step)
+
+
+def same_files(first, second):
+    """Two folders hold the same files, byte for byte."""
+    assert sorted(p.name for p in first.iterdir()) == sorted(p.name for p in second.iterdir())
+    for file in first.iterdir():
+        assert (second / file.name).read_bytes() == file.read_bytes(), file.name

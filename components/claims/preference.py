@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from components.claims.claim import Bench, Claim, Contrast, Measured, Scores
+from components.evaluation.held_out import HeldOutConfig
 from components.preference.dpo import DPOConfig
 from components.preference.grpo import GRPOConfig
 from components.stage import StageConfig
@@ -108,6 +109,53 @@ def merging(config: MergingClaim, bench: Bench) -> Measured:
     }
 
 
+BASE_TAX = "bits per byte of the base model's own held-out text"
+RANKED = "held-out pairs that the implicit reward ranks right, with merging and without"
+
+
+class BaseAbilityClaim(MergingClaim):
+    """DPO with online merging and without it, on what the base model had learnt."""
+
+    texts: HeldOutConfig = HeldOutConfig()
+
+
+def base_ability(config: BaseAbilityClaim, bench: Bench) -> Measured:
+    """What alignment costs of pre-training, with merging and without, at what reward."""
+    from components.claims import measuring
+    from components.data.shard_reader import ShardReader
+    from model.checkpoint import load_model
+
+    assert config.without is not None
+    policies = aligned(bench, config.training), aligned(bench, config.without)
+    documents = measuring.texts(bench.inputs["shards"], bench.inputs["sft"].path, config.texts)
+    eos_id = ShardReader(bench.inputs["shards"]).eos_id
+    models = [load_model(policy.path, bench.run.device).eval() for policy in policies]
+    treated, baseline = (
+        measuring.bits(model, documents, eos_id, model.config.max_position_embeddings) for model in models
+    )
+    return {
+        BASE_TAX: Scores.of(treated, baseline, (document.bytes for document in documents)),
+        RANKED: Scores.of(*(implicit_ranks(bench, policy) for policy in policies)),
+        GAIN: pass_rates(bench, config, policies, asked(bench, config.heldout)),
+    }
+
+
+def implicit_ranks(bench: Bench, policy: "Artifact") -> list[float]:
+    """Whether DPO's implicit reward (how much likelier than under the SFT checkpoint) ranks a held-out pair right."""
+    from components.claims.measuring import response_nats
+    from components.preference.pair_store import read_pairs
+    from components.sft.conversation_store import Conversation
+
+    talks = [
+        Conversation(pair.id, "heldout", pair.task, pair.conversation(side), None, {})
+        for side in ("chosen", "rejected")
+        for pair in read_pairs(bench.inputs["pairs"], "heldout")
+    ]
+    (before, _), (after, _) = (response_nats(p.path, talks, bench.run.device) for p in (bench.inputs["sft"], policy))
+    chosen, rejected = (before - after).reshape(2, -1)
+    return [float(better) for better in chosen > rejected]
+
+
 # -- group relative policy optimisation -------------------------------------------------------------------------
 
 GRPO = GRPOConfig(
@@ -160,6 +208,13 @@ CLAIMS = (
         "of the teacher's verified answers to fresh prompts",
         ("sft", "extend", "pairs", "conversations"), MergingClaim(), merging,
         (Contrast(TAX, "nats", "lower"), Contrast(GAIN, margin=0.02)),
+    ),
+    Claim(
+        "online-merging-base", "preference", "The online merging optimizer keeps more of the base model's ability",
+        "4.2",
+        "the same DPO with OnDARE and without, at equal reward: pairs ranked right and verified answers no worse",
+        ("sft", "extend", "pairs", "conversations", "shards"), BaseAbilityClaim(), base_ability,
+        (Contrast(BASE_TAX, "bits/byte", "lower"), Contrast(RANKED, margin=0.02), Contrast(GAIN, margin=0.02)),
     ),
     Claim(
         "grpo", "preference", "GRPO lifts objective tasks beyond DPO", "4.3",

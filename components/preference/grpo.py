@@ -5,6 +5,7 @@ the variance of their answers' reward, high first. Learning rate, clipping and K
 Rollouts are sampled at temperature 1, where the sampled log-probabilities are those of the policy itself.
 """
 
+import operator
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -85,6 +86,11 @@ class GRPOConfig(TrainingConfig):
         description="of the queries: by the variance of their answers' reward, high first, or a seeded shuffle of them",
         exclude_if=lambda value: value == "variance",
     )
+    asynchronous: bool = Field(
+        False,
+        description="sample the next rollout while this one's updates are computed: one step off (arXiv 2410.18252)",
+        exclude_if=operator.not_,
+    )
     scoring_samples: int = Field(4, ge=2, description="answers a query, from which the variance is estimated")
     evaluate_every: int = Field(10, ge=1, description="updates between held-out pass rates in the history")
     evaluation_prompts: int = Field(200, ge=1)
@@ -118,12 +124,14 @@ def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
     """
     from components.evaluation.statistics import paired_difference
     from components.preference.grpo_worker import Worker
-    from components.preference.losses import clipped_policy_loss, reduce_tokens
+    from components.preference.losses import clipped_policy_loss, importance, reduce_tokens
     from components.training.loop import train
     from components.training.saving import save_trained
     from model.checkpoint import load_model
     from model.loss import token_log_probs
 
+    if config.asynchronous and run.layout.world_size > 1:
+        raise StageError("grpo.asynchronous: one process only; leave it out, or use world size 1")
     worker = Worker(config, inputs, run)
     if not worker.queries or not worker.heldout:
         raise StageError("grpo: the conversations hold no rl or no heldout split; raise their sizes")
@@ -143,8 +151,10 @@ def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
         loss = reduce_tokens(
             result.loss, batch.answer[sequence], batch.lengths, config.reduction, config.max_new_tokens
         )
+        off_policy = importance(log_probs.detach(), batch.old_log_probs) if config.asynchronous else {}
         return loss, {
             **batch.facts,
+            **off_policy,
             "kl": result.kl.mean().item(),
             "clipped": result.clipped.float().mean().item(),
             "tokens": float((packed.document_ids >= 0).sum()),
@@ -156,6 +166,9 @@ def train_grpo(config: GRPOConfig, inputs: Inputs, run: Run) -> Summary:
         flops_per_token=worker.model.config.training_flops_per_token(config.sequence_length),
         stop=worker.guard.stop,
     )  # fmt: skip
+    if worker.ahead:
+        worker.ahead.wait()
+        worker.ahead.close()
     done = int(history[-1]["step"])
     worker.guard.stop(done)  # judges the last rollout too
     worker.pass_rates(done)

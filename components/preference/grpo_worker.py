@@ -6,7 +6,8 @@ function of (seed, step, weights at that step): found there, it is read instead 
 
 import copy
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from components.preference.grpo_guard import Guard, selection
 from components.preference.losses import overlong_punishment
+from components.preference.one_step_off import OneStepOff
 from components.preference.reward_scoring import load_reward_model
 from components.preference.rollout import (
     PolicyBatch,
@@ -34,6 +36,7 @@ from components.training.checkpoint import write_atomically
 from model.checkpoint import load_model
 from model.loss import token_log_probs
 from model.tokenizer import Tokenizer
+from model.transformer import Transformer
 
 if TYPE_CHECKING:
     from components.preference.grpo import GRPOConfig
@@ -58,6 +61,8 @@ class Worker:
         self.rollouts.mkdir(parents=True, exist_ok=True)
         self.measured.mkdir(parents=True, exist_ok=True)
         self.guard = Guard(config, run, self.rollouts, self.measured)
+        self.ahead = OneStepOff(run.state / "behind", self.model, self._sample_behind) if config.asynchronous else None
+        self._generating = threading.Lock()  # the engine is asked by one thread at a time
         self.order = (
             np.array(_remember(run.state / "order.json", self._score_queries)) if self.queries else np.array([])
         )
@@ -93,10 +98,16 @@ class Worker:
 
     def batch_at(self, step: int) -> PolicyBatch:
         """The batch of an update: a part of the rollout that it belongs to, sampled with the weights at its start."""
+        rollout, part = divmod(step, self.config.updates_per_rollout)
+        if self.ahead and part == 0:
+            self.ahead.wait()
         if step and step % self.config.evaluate_every == 0:
             self.pass_rates(step)
-        rollout, part = divmod(step, self.config.updates_per_rollout)
-        saved = _remember(self.rollouts / f"{rollout:06d}.json", lambda: self._roll_out(rollout))
+        if self.ahead and not self._path(rollout).exists():
+            self.ahead.resume(rollout)
+        saved = _remember(self._path(rollout), lambda: self._roll_out(rollout))
+        if self.ahead and part == 0 and step + self.config.updates_per_rollout < self.config.steps:
+            self.ahead.begin(rollout + 1, self.model)
         answers = [Answer(**answer) for answer in saved["answers"]]
         advantages, parts = np.array(saved["advantages"]), self.config.updates_per_rollout
         # Whole groups stay together: rows are flat over (queries, group).
@@ -119,9 +130,20 @@ class Worker:
         """Ids of the queries whose answers an update learns from."""
         return [query.id for query in self._queries_of(step // self.config.updates_per_rollout)]
 
-    def _roll_out(self, rollout: int) -> dict[str, Any]:
+    def _path(self, rollout: int) -> Path:
+        return self.rollouts / f"{rollout:06d}.json"
+
+    def _sample_behind(self, rollout: int, model: Transformer) -> None:
+        """A rollout with the weights from before the updates of the one before it."""
+        behind = {"staleness": float(self.config.updates_per_rollout)}
+        _remember(self._path(rollout), lambda: self._roll_out(rollout, model, behind))
+
+    def _roll_out(
+        self, rollout: int, model: Transformer | None = None, facts: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
         queries = self._queries_of(rollout)
-        answers = self._sample(queries, self.config.group_size, seed=rollout)
+        answers = self._sample(queries, self.config.group_size, seed=rollout, model=model)
+        fresh = {"staleness": 0.0} if self.ahead else {}
         rewards = reward_answers(queries, answers, self.weights, self.reward_model)
         if self.config.overlong == "soft":
             lengths = torch.tensor([[len(answer.tokens) for answer in group] for group in answers])
@@ -150,15 +172,19 @@ class Worker:
                 "format_rate": float(rewards.format.mean()),
                 "answer_tokens": float(np.mean([len(answer.tokens) for answer in flat])),
                 "groups_learnt": float((rewards.correct.std(axis=1) > 0).mean()),
+                **(facts or fresh),
             },
         }
 
-    def _sample(self, queries: list[Conversation], samples: int, seed: int) -> list[list[Answer]]:
-        return sample_answers(
-            self.model, self.tokenizer, [query.prompt for query in queries], samples=samples,
-            temperature=1.0, max_new_tokens=self.config.max_new_tokens,
-            seed=self.run.seed * 1_000_003 + 1 + seed,
-        )  # fmt: skip
+    def _sample(
+        self, queries: list[Conversation], samples: int, seed: int, model: Transformer | None = None
+    ) -> list[list[Answer]]:
+        with self._generating:
+            return sample_answers(
+                model or self.model, self.tokenizer, [query.prompt for query in queries], samples=samples,
+                temperature=1.0, max_new_tokens=self.config.max_new_tokens,
+                seed=self.run.seed * 1_000_003 + 1 + seed,
+            )  # fmt: skip
 
     def reference_log_probs(self, packed: PackedSequences) -> Tensor | None:
         """(tokens,) under the policy before RL; None where the loss has no KL."""
@@ -191,11 +217,12 @@ class Worker:
         """Held-out outcome of the weights after ``step`` updates, sampled at temperature 1 with common randomness."""
 
         def compute() -> dict[str, list[Any]]:
-            answers = sample_answers(
-                self.model, self.tokenizer, [talk.prompt for talk in self.heldout],
-                samples=self.config.evaluation_samples, temperature=1.0, max_new_tokens=self.config.max_new_tokens,
-                seed=self.run.seed,
-            )  # fmt: skip
+            with self._generating:
+                answers = sample_answers(
+                    self.model, self.tokenizer, [talk.prompt for talk in self.heldout],
+                    samples=self.config.evaluation_samples, temperature=1.0,
+                    max_new_tokens=self.config.max_new_tokens, seed=self.run.seed,
+                )  # fmt: skip
             verdicts = verdicts_of(self.heldout, answers)
             outcome = outcome_of(verdicts)
             self.run.metrics({"heldout_pass_rate": float(outcome.correct.mean())}, step=step)
@@ -224,7 +251,7 @@ class Worker:
         }
         count = -(-steps // self.config.updates_per_rollout)
         for rollout in range(count):
-            saved = json.loads((self.rollouts / f"{rollout:06d}.json").read_text())
+            saved = json.loads(self._path(rollout).read_text())
             answers = saved["answers"]
             rows["rollout"] += [rollout] * len(answers)
             for name, source in (("query", "queries"), ("task", "tasks")):

@@ -116,6 +116,17 @@ def reduce_tokens(values: Tensor, sequence: Tensor, lengths: Tensor, kind: str, 
     return (values * weights[sequence]).sum()
 
 
+def importance(log_probs: Tensor, old_log_probs: Tensor) -> dict[str, float]:
+    """How far the policy has gone from the one that sampled, (tokens,) each: what importance weights are worth.
+
+    ``ratio_deviation``: mean of |pi / pi_old - 1|. ``effective_share``: Kish's effective sample size of the weights
+    pi / pi_old over the number of tokens, 1 where nothing has moved.
+    """
+    ratio = torch.exp(log_probs - old_log_probs)
+    share = ratio.sum() ** 2 / (len(ratio) * (ratio**2).sum())
+    return {"ratio_deviation": (ratio - 1).abs().mean().item(), "effective_share": share.item()}
+
+
 def overlong_punishment(lengths: Tensor, longest: int, buffer: int) -> Tensor:
     """Soft punishment of long responses, in [-1, 0] (DAPO, arXiv 2503.14476, equation 13).
 

@@ -10,7 +10,9 @@ import pytest
 from smollm2 import smollm2_file
 
 from components.training.memory import training_memory
+from flows.errors import UsageError
 from flows.plan import make_plan, print_plan
+from flows.recipe import load_recipe
 from model.config import ModelConfig, MoEConfig
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +55,11 @@ def test_mixtures_of_experts_have_their_anchors_size(name, total, active):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_is_accepted(path, capsys):
+    if path.stem == "pocket-grpo":  # goes on from a run of pocket, which this home has not seen
+        assert load_recipe(path).start.checkpoint == "long"
+        with pytest.raises(UsageError, match=r"start\.checkpoint: long is no alias"):
+            make_plan(path)
+        return
     if path.stem.startswith("smollm2"):
         smollm2_file()  # whose shape is planned with; skips without a network
     plan = make_plan(path)

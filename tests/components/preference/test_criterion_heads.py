@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from post_training import documents_of_sentences, save_tiny
+from post_training import Killed, documents_of_sentences, kill_at_update, same_files, save_tiny
 from safetensors.torch import load_file
 from support import make_artifact, make_run
 
@@ -81,21 +81,13 @@ def test_the_folder_is_a_reward_model_whose_score_is_the_weighted_sum(trained):
 
 def test_a_killed_training_ends_with_the_same_bytes(trained, inputs, tmp_path, monkeypatch):
     summary, output = trained
-    run, original, calls = make_run(tmp_path), torch.optim.AdamW.step, []
-
-    def dying_step(self, *args, **kwargs):
-        calls.append(None)
-        if len(calls) == 9:
-            raise RuntimeError("killed")
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", dying_step)
-    with pytest.raises(RuntimeError, match="killed"):
+    run = make_run(tmp_path)
+    kill_at_update(monkeypatch, 9)
+    with pytest.raises(Killed):
         train_criteria(CONFIG, inputs, run)
     monkeypatch.undo()
     assert train_criteria(CONFIG, inputs, run) == summary
-    for file in output.iterdir():
-        assert (run.output / file.name).read_bytes() == file.read_bytes(), file.name
+    same_files(output, run.output)
 
 
 def test_the_length_rule_is_learnt_in_training_and_ties_are_half_right():

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from post_training import save_conversations, save_tiny
+from post_training import Killed, kill_at_update, same_files, save_conversations, save_tiny
 from support import make_artifact, make_run
 
 from components.preference.dpo import DPOConfig, train_dpo
@@ -30,29 +30,6 @@ GRPO = GRPOConfig(
     learning_rate=1e-3, scoring_samples=2, evaluate_every=2, evaluation_prompts=4, evaluation_samples=2,
     kl_coefficient=0.01, checkpoint_every=1, log_every=1,
 )  # fmt: skip
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_at_update(monkeypatch, number):
-    """Make the ``number``-th optimizer step of this process raise."""
-    original, calls = torch.optim.AdamW.step, []
-
-    def dying_step(self, *args, **kwargs):
-        calls.append(None)
-        if len(calls) == number:
-            raise Killed
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", dying_step)
-
-
-def same_files(first, second):
-    assert sorted(p.name for p in first.iterdir()) == sorted(p.name for p in second.iterdir())
-    for file in first.iterdir():
-        assert (second / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 @pytest.fixture(scope="module")
