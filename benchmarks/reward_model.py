@@ -85,29 +85,23 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 def print_found(found: dict[str, Any]) -> None:
     """A line a criterion, and what the combination is worth."""
-    from flows.terminal import stdout, table
 
     def share(of: dict[str, Any]) -> str:
         return f"{of['value']:.1%} ({of['low']:.1%} to {of['high']:.1%})"
 
-    rows = [
-        [name, share(of["accuracy"]), f"{of['length_rule']:.1%} ({of['rule']})", share(of["lead"]),
-         f"{of['seen_wordings']['value']:.1%}", f"{of['unseen_wordings']['value']:.1%}",
-         f"{of['calibration_error']:.3f}", f"{of['combined']:.1%}"]
-        for name, of in found["criteria"].items()
-    ]  # fmt: skip
-    names = ("ranked right", "length rule", "lead", "known words", "new words", "calib. error", "all heads")
-    stdout().print(table("Held-out pairs, 95% intervals", {"criterion": "left", **dict.fromkeys(names, "right")}, rows))
+    print("held-out pairs ranked right, 95% intervals; in wordings that training has seen, and in others")
+    for name, of in found["criteria"].items():
+        known, new = (of[f"{which}_wordings"]["value"] for which in ("seen", "unseen"))
+        print(f"{name}: {share(of['accuracy'])}; {known:.1%} and {new:.1%}")
+        print(f"  the {of['rule']} answer: {of['length_rule']:.1%}; lead {share(of['lead'])}")
+        print(f"  calibration error {of['calibration_error']:.3f}; all heads together {of['combined']:.1%}")
+        print("  by fault: " + ", ".join(f"{fault} {value['value']:.0%}" for fault, value in of["by_fault"].items()))
     combined = found["combined"]
-    print(
-        f"all heads together: {share(combined['accuracy'])}, calibration error {combined['calibration_error']:.3f}; "
-        f"{combined['where_longer_is_better']:.1%} where the longer answer is better, "
-        f"{combined['where_shorter_is_better']:.1%} where the shorter one is"
-    )
+    longer, shorter = combined["where_longer_is_better"], combined["where_shorter_is_better"]
+    print(f"all heads together: {share(combined['accuracy'])}, calibration error {combined['calibration_error']:.3f}")
+    print(f"  {longer:.1%} where the longer answer is better, {shorter:.1%} where the shorter one is")
     if "verified" in found:
-        print(
-            f"verified pairs of the policy's own answers, which trained no head: {share(found['verified']['accuracy'])}"
-        )
+        print(f"verified pairs of the policy's own answers (no head's): {share(found['verified']['accuracy'])}")
     low = [name for name, of in found["criteria"].items() if of["accuracy"]["value"] < GOAL]
     print(f"under {GOAL:.0%}: {', '.join(low)}" if low else f"every criterion reaches {GOAL:.0%}")
 

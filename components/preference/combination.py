@@ -31,12 +31,19 @@ def fit_combination(margins: ArrayLike, l2: float = 1e-3) -> Array:
 
 
 def fit_temperature(margins: ArrayLike) -> float:
-    """The number that margins (pairs,) are best divided by (Guo et al. 2017, arXiv 1706.04599), in [0.01, 100]."""
+    """The number that margins (pairs,) are best divided by (Guo et al. 2017, arXiv 1706.04599), in [0.01, 100].
+
+    The truth wins with probability (n + 1) / (n + 2), as in Platt (1999): n pairs that are all in order would otherwise
+    ask for certainty.
+    """
     x = np.asarray(margins, dtype=np.float64)
-    found = minimize_scalar(
-        lambda log: float(np.logaddexp(0.0, -x * np.exp(-log)).mean()), bounds=np.log([0.01, 100.0]), method="bounded"
-    )
-    return float(np.exp(found.x))
+    truth = (len(x) + 1) / (len(x) + 2)
+
+    def loss(log_temperature: float) -> float:
+        z = x * np.exp(-log_temperature)
+        return float((truth * np.logaddexp(0.0, -z) + (1 - truth) * np.logaddexp(0.0, z)).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log([0.01, 100.0]), method="bounded").x))
 
 
 class Calibration(NamedTuple):

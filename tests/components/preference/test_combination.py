@@ -39,6 +39,11 @@ def test_the_temperature_that_margins_were_scaled_by_is_found(temperature):
     assert fit_temperature(temperature * drawn([1.0])[:, 0]) == pytest.approx(temperature, rel=0.1)
 
 
+def test_pairs_that_are_all_in_order_ask_for_no_certainty():
+    equal = np.ones(98)
+    assert 1 / (1 + np.exp(-1 / fit_temperature(equal))) == pytest.approx(99 / 100, abs=1e-4)
+
+
 def test_calibration_of_a_true_model_is_good_and_of_a_boastful_one_is_not():
     margins = drawn([2.0], pairs=20_000)[:, 0] * 2.0
     assert calibration(margins).error < 0.02
