@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from components.stage import StageError
@@ -107,7 +107,8 @@ class EndpointTeacher:
         reply = self._post(request)
         with self._lock:
             self.used_tokens += int(reply.get("usage", {}).get("total_tokens", len(text) // 4))
-        partial = file.with_suffix(f".{os.getpid()}.partial")
+        # threads may ask equal questions at once
+        partial = file.with_suffix(f".{os.getpid()}-{get_ident()}.partial")
         partial.write_text(json.dumps(reply))
         partial.replace(file)
         return reply
