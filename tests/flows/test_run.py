@@ -174,7 +174,7 @@ def test_stop_signal_ends_cleanly_and_says_how_to_resume(settings, tmp_path, num
     while not mark.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, number)  # as a terminal does: all processes of the run
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=90)
     assert process.returncode == 130, errors
     assert "stopped in stage total; finished stages are kept" in errors
     assert "Traceback" not in errors
