@@ -157,14 +157,13 @@ def print_factory_ablation(result: Mapping[str, Any]) -> None:
         console.print(plan_line(result["plan"]))
         return
     rows = [
-        [row["factory"], row["metric"], *(f"{row[key]:.3f}" for key in ("whole", "without")),
-         f"{row['difference']:+.3f}", *("–" if row[key] is None else f"{row[key]:+.3f}" for key in ("low", "high")),
-         "yes" if row["lowered"] else "not shown", f"{row['nats'][0]:.3f} / {row['nats'][1]:.3f}"]
+        [row["factory"], row["metric"], f"{row['whole']:.3f}", f"{row['without']:.3f}", f"{row['difference']:+.3f}",
+         f"{row['low']:+.3f}, {row['high']:+.3f}", "yes" if row["lowered"] else "not shown"]
         for row in result["factories"]
     ]  # fmt: skip
     columns = {
-        "factory": "left", "its own held-out metric": "left", "all nine": "right", "left out": "right",
-        "difference": "right", "low": "right", "high": "right", "lowered": "left", "nats a token": "right",
+        "factory": "left", "metric": "left", "all": "right", "without": "right", "change": "right",
+        "interval": "right", "lowered": "left",
     }  # fmt: skip
     lowered = sum(row["lowered"] for row in result["factories"])
     plan = result["plan"]
@@ -173,6 +172,8 @@ def print_factory_ablation(result: Mapping[str, Any]) -> None:
         f"{plan['held_out']} held-out prompts a factory, paired 95% intervals"
     )
     console.print(table(title, columns, rows))
+    console.print("accepted: by the factory's check; nats: a token of the reference answers takes, less is better;")
+    console.print("language, form: kept, whatever the numbers are; all figures: --json")
     console.print(f"leaving a factory out lowers its own metric for {lowered} of {len(result['factories'])}")
 
 

@@ -171,17 +171,16 @@ class OwnMetric:
         return kept, [1.0] * len(kept)
 
 
-CHECKED = "answers that its check accepts"
-NATS = "nats a token of its answers"
-FORM = "answers in the asked {}"
+CHECKED = "accepted"
+NATS = "nats"
 OWN_METRICS = {
     # A million parameters neither calculate nor write programs or manuals that hold: what they have learnt of these
     # shows in how likely a right answer is to them.
     "long_generation": OwnMetric(NATS, nats=True), "mathematics": OwnMetric(NATS, nats=True),
     "coding": OwnMetric(NATS, nats=True), "instructions": OwnMetric(CHECKED), "structured": OwnMetric(NATS, nats=True),
     "logic": OwnMetric(NATS, nats=True),
-    "cross_lingual": OwnMetric(FORM.format("language, name kept"), forgiven=("numbers differ",)),
-    "system_prompts": OwnMetric(FORM.format("form of the system prompt"), forgiven=("wrong answer", "flawed step")),
+    "cross_lingual": OwnMetric("language", forgiven=("numbers differ",)),
+    "system_prompts": OwnMetric("form", forgiven=("wrong answer", "flawed step")),
     "filtering": OwnMetric(NATS, nats=True),
 }  # fmt: skip
 
