@@ -41,9 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         prepare_rl(
             folder, queries=given.queries, teach=given.teach, threads=given.threads, heldout=given.prompts
         )  # fmt: skip
-        curves = {
-            order: [_curve(folder, order, seed, given) for seed in range(given.seeds)] for order in ORDERS
-        }  # (seeds, measurements)
+        curves: dict[str, list[list[float]]] = {order: [] for order in ORDERS}  # (seeds, measurements)
+        for seed in range(given.seeds):
+            for order in ORDERS:
+                curves[order].append(_curve(folder, order, seed, given))
     start = float(np.mean([curve[0] for order in ORDERS for curve in curves[order]]))
     best = float(np.max([curve for order in ORDERS for curve in curves[order]]))
     if best <= start:
