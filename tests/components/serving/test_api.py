@@ -10,11 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import openai
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.generation import GenerationMode
 from served import ROOT, make_checkpoint, serving
 
+from benchmarks.fuzz import MODES, PATHS, fuzz
 from infra.catalog import Catalog
 from model.checkpoint import load_model
 from model.config import MoEConfig
@@ -201,28 +199,12 @@ def test_a_body_beyond_the_limit_is_413(served):
     assert reply.status_code == 413
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/embeddings"])
-@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("mode", MODES)
 def test_nothing_that_the_schema_can_produce_gives_a_500(served, path, mode):
-    operation = schemathesis.openapi.from_url(f"{served.url}/openapi.json")[path]["POST"]
-
-    @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(
-        max_examples=100, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    def check(case):
-        if isinstance(case.body, dict):
-            # what the schema allows is long or for another model, mostly: let some reach the engine
-            case.body |= {"model": "tiny"} if "model" in case.body else {}
-            case.body |= {"max_tokens": 2} if isinstance(case.body.get("max_tokens"), int) else {}
-        reply = case.call(headers={"Authorization": "Bearer one"}, timeout=60)
-        assert reply.status_code < 500, reply.text
-        seen.append(reply.status_code)
-
-    seen: list[int] = []
-    check()
-    assert len(seen) >= 90
+    statuses = fuzz(served.url, path, mode, 100, "tiny", headers={"Authorization": "Bearer one"})
+    assert max(statuses) < 500, statuses
+    assert statuses.total() >= 90
     assert httpx.get(f"{served.url}/health").status_code == 200
 
 
