@@ -3,15 +3,16 @@
 Each command imports what it needs when it is called, so that ``--help`` answers at once.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from flows.cli_options import JsonOption, PromoteOption, RecipeArgument, SetOption, show
 from flows.people_cli import reviews_app, users_app
+from flows.stack_cli import deploy, stack_app, watch
 
 app = typer.Typer(
     help="One recipe file through every stage of the Qwen2.5 technical report.",
@@ -26,20 +27,12 @@ sandbox_app = typer.Typer(
     help="Run code that nobody has read, in isolation, in nearly 50 languages.", no_args_is_help=True
 )
 app.add_typer(sandbox_app, name="sandbox")
-stack_app = typer.Typer(
-    help="Postgres, S3, MLflow, Prefect with a worker, dashboard and model API as processes of this machine.",
-    no_args_is_help=True,
-)
 app.add_typer(stack_app, name="stack")
 app.add_typer(reviews_app, name="reviews")
 app.add_typer(users_app, name="users")
+app.command()(deploy)
+app.command()(watch)
 
-RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file, such as recipes/pocket.toml.", show_default=False)]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one value of the recipe, e.g. sft.epochs=2. Repeatable."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 CheckpointArgument = Annotated[
     str,
     typer.Argument(
@@ -71,6 +64,7 @@ def run(
     data_engine: Annotated[
         Literal["processes", "ray"] | None, typer.Option(help="What maps over documents: processes, by default.")
     ] = None,
+    promote: PromoteOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Carry a recipe through its stages; what is finished already is not repeated."""
@@ -81,7 +75,8 @@ def run(
         "sequence_parallel": sequence_parallel, "host_file": host_file, "data_engine": data_engine,
     }  # fmt: skip
     chosen = {name: value for name, value in place.items() if value is not None}
-    show(run_command(recipe, set_ or [], until=until, from_=from_, fresh=fresh, place=chosen), as_json)
+    result = run_command(recipe, set_ or [], until=until, from_=from_, fresh=fresh, place=chosen, promote=promote)
+    show(result, as_json)
 
 
 @app.command()
@@ -549,68 +544,6 @@ def artifacts_gc(
     from flows.artifacts import collect_garbage
 
     collect_garbage(dry_run=dry_run)
-
-
-@app.command()
-def deploy(
-    recipe: RecipeArgument,
-    cron: Annotated[str, typer.Option(help="When to run, in UTC: '0 3 * * *' is every day at 3.")] = "",
-    interval: Annotated[str, typer.Option(help="Or how often: 90m, 6h, 1d.")] = "",
-    pool: Annotated[str, typer.Option(help="Prefect's work pool; the default is that of the stack.")] = "qwenforge",
-    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop after this stage.")] = "",
-    from_: Annotated[str, typer.Option("--from", metavar="STAGE", help="Redo this stage and all that follow.")] = "",
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Register a recipe with Prefect, to be run by its worker: on a schedule, from its UI or through its API."""
-    from flows.deploy import deploy_command
-
-    made = deploy_command(recipe, set_ or [], until=until, from_=from_, cron=cron, interval=interval, pool=pool)
-    show(made, True) if as_json else print(made["deployment"], made["url"], sep="\n")
-
-
-@stack_app.command("up")
-def stack_up(
-    serve: Annotated[
-        str | None, typer.Option(help="Checkpoint of the model API: an alias (rl at first), a digest or a folder.")
-    ] = None,
-    free_ports: Annotated[
-        bool, typer.Option("--free-ports", help="Any free ports; the usual ones, where free, by default.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Start all services, wait until they are healthy, and print their addresses."""
-    from flows.stack_command import print_stack, stack_up
-
-    found = stack_up(serve, free_ports)
-    show(found, True) if as_json else print_stack(found)
-
-
-@stack_app.command("down")
-def stack_down(
-    volumes: Annotated[bool, typer.Option("--volumes", help="Delete databases, artifacts and secrets too.")] = False,
-) -> None:
-    """Stop all services in order; their data stays."""
-    from flows.stack_command import stack_down
-
-    stack_down(volumes)
-
-
-@stack_app.command("status")
-def stack_status(as_json: JsonOption = False) -> None:
-    """How every service is. Exit code 1 unless all are healthy."""
-    from flows.stack_command import print_stack, stack_status
-
-    found = stack_status()
-    show(found, True) if as_json else print_stack(found)
-    if not found["healthy"]:
-        raise typer.Exit(1)
-
-
-def show(value: Any, as_json: bool) -> None:
-    """Results for programs go to stdout as one JSON value."""
-    if as_json:
-        print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def main() -> None:

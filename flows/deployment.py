@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 from pydantic import Field
 from rich.console import Console
@@ -33,6 +32,7 @@ def qwenforge(
     until: _StageName = "",
     redo_from: _StageName = "",
     fresh: bool = False,
+    promote: str = "",
 ) -> dict[str, str]:
     """Carry a recipe through its stages; what is finished already is not repeated.
 
@@ -42,36 +42,39 @@ def qwenforge(
         until: Stop after this stage.
         redo_from: Redo this stage and all that follow.
         fresh: Redo every stage, whatever is cached.
+        promote: Alias that is to mean the last checkpoint, unless the gate finds it worse. The run then fails.
 
     Returns:
         Stage -> digest of its artifact.
     """
-    from flows.run_command import run_command
+    from flows.promotion import Refused, promote_command
+    from flows.run_command import last_checkpoint, recipe_stages, run_command
+    from flows.run_page import publish, publish_gate
+    from flows.worker import alive
+    from infra.settings import load_settings
 
     display = Display(Console(file=_RunLog(get_run_logger()), highlight=False, width=200))  # type: ignore[arg-type]
+    settings = load_settings()
+    promoted = last_checkpoint(recipe_stages(Path(recipe), overrides, until, redo_from), promote) if promote else ""
+    result: dict[str, Any] = {}
     try:
-        result = run_command(
-            Path(recipe), overrides, until=until, from_=redo_from, fresh=fresh, display=display, run_name=flow_run.name
-        )
+        with alive(settings.home, flow_run.id):
+            result = run_command(
+                Path(recipe), overrides, until=until, from_=redo_from, fresh=fresh, display=display,
+                run_name=flow_run.name,
+            )  # fmt: skip
     except Stopped as stop:
         # Prefect's own signal: it knows whether this was a cancellation.
         raise stop.__cause__ or stop from None
-    _publish(result)
+    finally:
+        publish(settings, flow_run.id, result.get("report"))
+    if promote:
+        try:
+            publish_gate(promote_command(result["stages"][promoted], promote, display=display))
+        except Refused as refused:
+            publish_gate(refused.figures)
+            raise
     return result["stages"]
-
-
-def _publish(result: dict[str, Any]) -> None:
-    """What the run's page shows under Artifacts."""
-    rows = [
-        {
-            "stage": stage, "state": "cached" if stage in result["cached"] else "done",
-            "seconds": result["seconds"].get(stage, ""), "artifact": digest,
-        }
-        for stage, digest in result["stages"].items()
-    ]  # fmt: skip
-    create_table_artifact(rows, key="stages", description="What each stage has made.")
-    if card := result.get("report"):
-        create_markdown_artifact(Path(card["markdown"]).read_text(encoding="utf-8"), key="report-card")
 
 
 class _RunLog(TextIOBase):

@@ -37,7 +37,11 @@ ALPHA = 0.05
 
 
 class Refused(StageError):
-    """The suite found the checkpoint significantly worse."""
+    """The suite found the checkpoint significantly worse. ``figures``: what ``--json`` would have printed."""
+
+    def __init__(self, message: str, figures: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.figures = figures
 
 
 def promote_command(name: str, alias: str, *, override: str = "", display: Display | None = None) -> dict[str, Any]:
@@ -66,8 +70,16 @@ def promote_command(name: str, alias: str, *, override: str = "", display: Displ
     if gate.state != "passed" and override:
         gates.override(gate.id, who=who, reason=override)
     elif gate.state == "refused":
-        raise Refused(refusal(gate))
+        raise Refused(refusal(gate), as_dict(gate) | {"moved": False})
     return as_dict(gate) | {"moved": True, "override": override if gate.state != "passed" else ""}
+
+
+def check_alias(alias: str) -> None:
+    """UsageError for the aliases that follow every run by themselves."""
+    from components.serving.export import ALIASES
+
+    if alias in ALIASES:
+        raise UsageError(f"--promote {alias}: this alias follows every run; choose another, such as live")
 
 
 def decide(gates: Gates, gate_id: int, settings: Settings, store: ArtifactStore, display: Display) -> Gate:

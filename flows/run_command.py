@@ -23,12 +23,13 @@ from infra.store import ArtifactStore, open_store
 
 def run_command(
     path: Path, overrides: Sequence[str] = (), *, until: str = "", from_: str = "", fresh: bool = False,
-    place: Mapping[str, Any] | None = None, display: Display | None = None, run_name: str = "",
+    place: Mapping[str, Any] | None = None, display: Display | None = None, run_name: str = "", promote: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Run the recipe at ``path``; returns what ``--json`` prints. Nothing starts before all checks have passed.
 
     ``place``: settings that the command line has given, which go before those of the environment.
-    ``run_name``: by default the recipe's name and the time.
+    ``run_name``: by default the recipe's name and the time. ``promote``: alias for the last checkpoint; raises
+    ``flows.promotion.Refused`` where the gate finds it worse, after everything else is done.
     """
     from flows.distributed import layout_of
     from flows.pipelines import pipeline_of
@@ -38,6 +39,7 @@ def run_command(
     recipe = load_recipe(path, overrides)
     pipeline = pipeline_of(recipe)
     stages = choose_stages(pipeline, until, from_)
+    last = last_checkpoint(stages, promote) if promote else ""
     settings = run_settings().model_copy(update=dict(place or {}))
     layout_of(settings)  # what does not fit together must not show hours later
     recipe = locate(recipe, settings, open_store(settings))
@@ -47,7 +49,31 @@ def run_command(
     result = run_pipeline(
         recipe, recipe.name, recipe.seed, stages, settings, display, redo, command=f"{path}", run_name=run_name
     )
-    return {"recipe": recipe.name} | result | show_card(settings, display, result["stages"].get("report"))
+    result = {"recipe": recipe.name} | result | show_card(settings, display, result["stages"].get("report"))
+    if promote:
+        from flows.promotion import promote_command
+
+        result["promotion"] = promote_command(result["stages"][last], promote, display=display)
+    return result
+
+
+def recipe_stages(path: Path, overrides: Sequence[str], until: str, from_: str) -> tuple[Stage, ...]:
+    """The stages that ``run_command`` would go through."""
+    from flows.pipelines import pipeline_of
+    from flows.recipe import load_recipe
+
+    return choose_stages(pipeline_of(load_recipe(path, overrides)), until, from_)
+
+
+def last_checkpoint(stages: Sequence[Stage], alias: str) -> str:
+    """The stage whose checkpoint a run promotes to ``alias``."""
+    from flows.promotion import check_alias
+
+    check_alias(alias)
+    made = [stage.id for stage in stages if stage.kind == "checkpoint"]
+    if not made:
+        raise UsageError(f"--promote {alias}: no stage up to {stages[-1].id} makes a checkpoint")
+    return made[-1]
 
 
 def show_card(settings: Settings, display: Display, report: str | None) -> dict[str, Any]:
@@ -178,4 +204,12 @@ def _hint(command: str) -> str:
     return f"finished stages are kept, run the same command to carry on: qwenforge run {command}"
 
 
-__all__ = ["choose_stages", "run_command", "run_pipeline", "run_settings", "show_plan"]
+__all__ = [
+    "choose_stages",
+    "last_checkpoint",
+    "recipe_stages",
+    "run_command",
+    "run_pipeline",
+    "run_settings",
+    "show_plan",
+]

@@ -16,6 +16,9 @@ from pydantic import BaseModel
 
 from components.stage import Kind
 
+ACCELERATOR = "accelerator"
+"""Tag of the Prefect tasks that compute on one: ``qwenforge deploy --accelerators`` limits how many do so at once."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -33,6 +36,11 @@ class Stage:
     @property
     def config_table(self) -> str:
         return self.table or self.id
+
+    @property
+    def computes(self) -> bool:
+        """Whether a model computes in it, so that it wants an accelerator where there is one."""
+        return self.trains or self.kind in ("evaluation", "preferences", "scaling-law")
 
     def load(self) -> Callable[..., Any]:
         """Import the stage function."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect import Task
+from prefect.context import FlowRunContext
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
@@ -14,7 +15,7 @@ from flows.distributed import data_layout, layout_of, run_distributed
 from flows.errors import StageFailed
 from flows.job import Job, Outcome
 from flows.stage_run import StageRun, workspace
-from flows.stages import Stage, cache_key, config_digest
+from flows.stages import ACCELERATOR, Stage, cache_key, config_digest
 from flows.terminal import headline
 from infra.launching import RankFailed
 
@@ -44,6 +45,7 @@ def run_stage(job: Job, stage: Stage, inputs: Mapping[str, str]) -> Outcome:
         attempt.run,
         name=stage.id,
         version=str(stage.version),
+        tags={ACCELERATOR} if stage.computes and known is None else None,
         persist_result=True,
         cache_key_fn=lambda context, parameters: key,
         # What counts is what the store holds: a result that Prefect remembers of a deleted artifact is stale.
@@ -95,9 +97,12 @@ class _Attempt:
             workspace(job.settings.home, self.key, fresh=fresh) as (output, state),
         ):
             place = data_layout(job.settings)
-            run = StageRun(
-                job.seed, output, state, job.settings.device, job.display, record.metrics, place, record.progress
-            )
+
+            def report(doing: str, share: float, seconds_left: float | None) -> bool:
+                pause_if_asked()
+                return record.progress(doing, share, seconds_left)
+
+            run = StageRun(job.seed, output, state, job.settings.device, job.display, record.metrics, place, report)
             started = time.perf_counter()
             if stage.trains and job.settings.engine != "torch":
                 run.layout = layout_of(job.settings)
@@ -118,6 +123,15 @@ class _Attempt:
             job.store.remember(self.key, artifact.digest)
             record.finish(artifact.digest, seconds)
         return artifact.digest
+
+
+def pause_if_asked() -> None:
+    """Raise Prefect's own signal where somebody has suspended this run on its page: the stage stops as by Ctrl-C."""
+    context = FlowRunContext.get()
+    # Prefect asks between tasks by itself, from 3.9 on; a stage may take days
+    request = getattr(context, "flow_run_suspension_request", None)
+    if request is not None:
+        request.raise_if_requested()
 
 
 def is_transient(error: BaseException) -> bool:

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     dashboard_password: SecretStr = Field(
         default=SecretStr(""), description="Makes a user 'operator' with this password when the dashboard starts"
     )
+    dashboard_url: str = Field(default="", description="Where a browser finds the dashboard, for links to it")
+    mlflow_ui_url: str = Field(default="", description="Where a browser finds MLflow; as mlflow_uri by default")
     threads: int = Field(default=0, ge=0, description="CPU threads for mathematics; 0 for all cores")
 
     @field_validator("home")

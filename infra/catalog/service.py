@@ -89,6 +89,11 @@ class Catalog(Database):
 
         return self._read(work)
 
+    def run_of_flow(self, flow_run_id: str) -> Run | None:
+        """The latest start of a Prefect flow run, which may have been retried or resumed."""
+        query = select(Run).where(Run.flow_run_id == flow_run_id).order_by(Run.started_at.desc()).limit(1)
+        return self._read(lambda session: session.scalars(query).first())
+
     def list_runs(self, limit: int = 100) -> Sequence[Run]:
         """Runs, newest first."""
         return self._read(

@@ -83,6 +83,7 @@ class Place:
             "QWENFORGE_DATABASE_URL": self.database("catalog"),
             "QWENFORGE_MLFLOW_URI": self.url("mlflow"),
             "QWENFORGE_API_URLS": self.url("api"),
+            "QWENFORGE_DASHBOARD_URL": self.url("dashboard"),
             "PREFECT_API_URL": f"{self.url('prefect')}/api",
         }
 

@@ -6,6 +6,7 @@ docker-compose.yml has the same commands.
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,15 +68,16 @@ def services(place: Place) -> list[Service]:
         ),
         Service(
             "worker",
-            # One run at a time: a stage takes all cores, or the accelerator. The next one waits in Prefect's queue.
-            [*python, "prefect", "worker", "start", "--type", "process", "--pool", POOL, "--name", f"{POOL}-local",
-             "--limit", "1", "--with-healthcheck"],
+            [*python, "flows.worker", POOL],
             partial(_answers, f"{place.url('worker')}/health"), 2,
             environment={
                 "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
                 "PREFECT_WORKER_WEBSERVER_PORT": str(place.ports["worker"]),
             },
             stop_seconds=40,  # a stage that is training stops cleanly
+        ),
+        Service(
+            "watcher", [*python, "flows.cli", "watch"], partial(_is_recent, place.home / "watcher.alive"), 2,
         ),
         Service(
             "api",
@@ -142,12 +144,15 @@ def service_environment(place: Place) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": place.secrets["s3_access_key"],  # SeaweedFS takes it, MLflow gives it
         "AWS_SECRET_ACCESS_KEY": place.secrets["s3_secret_key"],
         "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": place.url("s3"),  # documents and watched prefixes are in the stack's own buckets
         "MLFLOW_S3_ENDPOINT_URL": place.url("s3"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # several processes for what nobody here uses
         "PREFECT_HOME": str(place.folder / "prefect"),
         "PREFECT_UI_API_URL": f"{place.url('prefect')}/api",
+        "PREFECT_UI_URL": place.url("prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # its server's answer while Postgres restarts
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_LOGGING_TO_API_ENABLED": "true",
         "DO_NOT_TRACK": "1",
@@ -158,6 +163,14 @@ def service_environment(place: Place) -> dict[str, str]:
 
 MARK = "QWENFORGE_STACK"
 """In the environment of all processes of a stack and of their children: how those that are left are found."""
+
+
+def _is_recent(heartbeat: Path) -> bool:
+    """Whether the file was touched within a minute."""
+    try:
+        return time.time() - heartbeat.stat().st_mtime < 60
+    except FileNotFoundError:
+        return False
 
 
 def _answers(url: str) -> bool:

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from test_end_to_end import CORPUS, TINY
 
+from benchmarks.tiny_recipe import write_tiny
 from infra.errors import InfraError
 from infra.settings import Settings
 from infra.stack import Place, read_place
@@ -40,11 +40,7 @@ def _servers():
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    (folder / "corpus.toml").write_text(CORPUS)
-    path = folder / "tiny.toml"
-    path.write_text(TINY.replace("{recipes}", str(ROOT / "recipes")).replace("{corpus}", str(folder / "corpus.toml")))
-    return path
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def command(home: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -97,9 +93,9 @@ def wait_for(what, seconds: float = 600) -> Any:
 def test_everything_is_healthy_and_on_the_loopback_alone(stack, place):
     home, printed = stack
     states = {row["service"]: row["state"] for row in printed["services"]}
-    assert states == dict.fromkeys(("postgres", "s3", "mlflow", "prefect", "dashboard", "worker"), "healthy") | {
-        "api": "waiting"
-    }
+    assert states == dict.fromkeys(
+        ("postgres", "s3", "mlflow", "prefect", "dashboard", "worker", "watcher"), "healthy"
+    ) | {"api": "waiting"}
     again = json.loads(command(home, "stack", "status", "--json").stdout)
     assert {row["service"]: row["state"] for row in again["services"]} == states
     listening = [
@@ -189,8 +185,11 @@ def test_a_deployed_recipe_runs_on_the_worker_to_the_digests_of_a_local_run(plac
     assert {task["state_type"] for task in tasks} == {"COMPLETED"}
     assert len(tasks) == len(local)
     artifacts = httpx.post(f"{api}/artifacts/filter", json={"flow_runs": {"id": {"any_": [started]}}}).json()
-    table = next(artifact for artifact in artifacts if artifact["key"] == "stages")
-    assert {row["stage"]: row["artifact"] for row in json.loads(table["data"])} == local
+    by_key = {artifact["key"]: artifact["data"] for artifact in artifacts}
+    assert {row["stage"]: row["artifact"] for row in json.loads(by_key["stages"])} == local
+    assert place.url("dashboard") in by_key["dashboard"]
+    assert f"{place.url('mlflow')}/#/experiments/{experiment['experiment_id']}/runs/{mlflow_run}" in by_key["mlflow"]
+    assert {task["name"].split("-")[0] for task in tasks if task["tags"] == ["accelerator"]} == {"scaling", "pretrain"}
 
 
 def test_a_cancelled_run_stops_cleanly_and_is_cancelled(stack, place, deployed):
@@ -213,6 +212,51 @@ def test_a_cancelled_run_stops_cleanly_and_is_cancelled(stack, place, deployed):
     )  # fmt: skip
     assert run["state"]["name"] == "Cancelled"
     assert row() == ("stopped",)
+
+
+def test_a_suspended_run_stops_at_once_and_goes_on_where_it_was_when_it_is_resumed(place, deployed, local):
+    import psycopg
+
+    api = place.client_environment()["PREFECT_API_URL"]
+    started = httpx.post(
+        f"{api}/deployments/{deployed['id']}/create_flow_run", json={"parameters": {"redo_from": "scaling"}}
+    ).json()["id"]  # fmt: skip
+
+    def at_work() -> bool:
+        with psycopg.connect(place.database("catalog")) as connection:
+            rows = connection.execute(
+                "SELECT stage FROM stages JOIN runs ON runs.id = run_id "
+                "WHERE flow_run_id = %s AND stages.state = 'running'",
+                [started],
+            ).fetchall()
+        return bool(rows)
+
+    def state() -> str:
+        return httpx.get(f"{api}/flow_runs/{started}").json()["state"]["name"]
+
+    wait_for(at_work)
+    # what the page's button sends
+    suspended = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
+    httpx.post(f"{api}/flow_runs/{started}/set_state", json={"state": suspended}).raise_for_status()
+
+    def stopped() -> bool:
+        with psycopg.connect(place.database("catalog")) as connection:
+            found = connection.execute("SELECT state FROM runs WHERE flow_run_id = %s", [started]).fetchall()
+        return found == [("stopped",)]
+
+    wait_for(stopped)
+    assert state() == "Suspended"
+    resumed = httpx.post(f"{api}/flow_runs/{started}/resume", json={})
+    assert resumed.json()["status"] == "ACCEPT", resumed.text
+    wait_for(lambda: state() in ("Completed", "Failed", "Crashed"))
+    assert state() == "Completed"
+    with psycopg.connect(place.database("catalog")) as connection:
+        rows = connection.execute(
+            "SELECT stage, artifact_digest FROM stages JOIN runs ON runs.id = run_id "
+            "WHERE flow_run_id = %s AND runs.state = 'completed'",
+            [started],
+        ).fetchall()
+    assert dict(rows) == local
 
 
 def test_a_pool_a_schedule_and_a_recipe_that_are_wrong_are_refused_in_one_line(stack, recipe, tmp_path):

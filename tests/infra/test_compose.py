@@ -44,7 +44,8 @@ def test_each_profile_has_all_services_pinned_restarted_and_watched(composed):
     device, found = composed["device"], composed["services"]
     suffix = "" if device == "cpu" else "-gpu"
     assert set(found) == {
-        "postgres", "s3", "storage", "mlflow", "prefect", "dashboard", f"worker{suffix}", f"api{suffix}",
+        "postgres", "s3", "storage", "mlflow", "prefect", "dashboard", "watcher", f"worker{suffix}",
+        f"api{suffix}",
     }  # fmt: skip
     for name, service in found.items():
         assert re.search(r":\d[\w.-]+$", service["image"]), f"{name}: {service['image']} is not pinned"
@@ -66,7 +67,7 @@ def test_containers_run_the_commands_of_the_native_stack(composed, tmp_path):
     native = {service.name: service.command for service in services(place)}
     for name, service in composed["services"].items():
         name = name.removesuffix("-gpu")
-        if name in ("mlflow", "prefect", "dashboard", "worker", "api"):
+        if name in ("mlflow", "prefect", "dashboard", "worker", "watcher", "api"):
             assert ["python", *_without_place(service["command"])[1:]] == ["python", *_without_place(native[name])[1:]]
     weed = {option.split("=")[0] for option in native["s3"][1:]}
     inside = {option.split("=")[0] for option in composed["services"]["s3"]["command"]}
