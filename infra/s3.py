@@ -40,6 +40,7 @@ T = TypeVar("T")
 # parts each keep a fast line busy, for one large file or many small ones alike.
 _TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
 _FILES_AT_ONCE = 4
+_FIRST_CONTACT = 60.0  # seconds: an address that never answered is more likely wrong than its server away
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _REMEDIES = {
     "NoSuchBucket": "create the bucket or correct QWENFORGE_STORE_URI",
@@ -75,7 +76,7 @@ class S3Backend:
 
     remote = True
 
-    def __init__(self, client: Any, uri: str, cache: LocalBackend, *, patience: float = 60.0) -> None:
+    def __init__(self, client: Any, uri: str, cache: LocalBackend, *, patience: float = 300.0) -> None:
         parts = urlsplit(uri)
         self.bucket = parts.netloc
         self.prefix = parts.path.strip("/") + "/" if parts.path.strip("/") else ""
@@ -192,11 +193,12 @@ class S3Backend:
 
     def _try(self, action: str, call: Callable[[], T]) -> T:
         """``call``, repeated through an outage of up to ``patience`` seconds; what cannot heal is one clear line."""
+        patience = self._patience_for(action)
         try:
             return Retrying(
                 retry=retry_if_exception(_is_transient),
                 wait=wait_random_exponential(multiplier=0.5, max=10),
-                stop=stop_after_delay(self._patience),
+                stop=stop_after_delay(patience),
                 before_sleep=before_sleep_log(log, logging.WARNING),
                 reraise=True,
             )(call)
@@ -217,10 +219,13 @@ class S3Backend:
         except (BotoCoreError, S3UploadFailedError, RetriesExceededError) as error:
             raise self._unreachable(action, error) from error
 
+    def _patience_for(self, action: str) -> float:
+        return min(self._patience, _FIRST_CONTACT) if action == "open" else self._patience
+
     def _unreachable(self, action: str, error: Exception) -> InfraError:
         return InfraError(
-            f"cannot {action} in {self.location} after {self._patience:.0f} s of trying: {error}; check the server "
-            "and QWENFORGE_S3_ENDPOINT_URL, then run again"
+            f"cannot {action} in {self.location} after {self._patience_for(action):.0f} s of trying: {error}; check "
+            "the server and QWENFORGE_S3_ENDPOINT_URL, then run again"
         )
 
 
