@@ -38,15 +38,16 @@ def beside(evaluations: Mapping[str, Mapping[str, Any]], parameters: float) -> d
     size = nearest_size(parameters)
     base, instruct = figures("base", size), figures("instruct", size)
     rows = []
+    absent = dict.fromkeys(evaluations)  # every checkpoint has a cell, an n-gram model an empty one
     for name in TITLES:
         measured = {who: metrics[name] for who, metrics in evaluations.items() if name in metrics}
         if not measured or name == "passkey":
             continue
-        rows.append(_row(TITLES[name], base.get(name), instruct.get(name), measured))
+        rows.append(_row(TITLES[name], base.get(name), instruct.get(name), {**absent, **measured}))
     longest = {who: found for who, metrics in evaluations.items() if (found := _longest_passkey(metrics))}
     if longest:
         length = max(length for length, _ in longest.values())
-        cells = {who: cell for who, (of, cell) in longest.items() if of == length}
+        cells = {**absent, **{who: cell for who, (of, cell) in longest.items() if of == length}}
         title = f"pass keys at {length:,} tokens (Turbo: 1,000,000)"
         rows.append(_row(title, None, _tables()["turbo"]["passkey"], cells))
     return {"size": size, "rows": rows}

@@ -110,7 +110,8 @@ def verify(folder: Path, config: ExportConfig, *, seed: int) -> Agreement:
 
     logging.disable_progress_bar()
     ours, tokenizer = load_model(folder), Tokenizer.load(folder)
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with without_remarks():
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     _compare_tokenizers(folder, tokenizer, AutoTokenizer.from_pretrained(folder))
     prompts = _prompts(tokenizer, config.prompts, seed)
     difference = 0.0

@@ -143,7 +143,7 @@ def test_a_promotion_is_measured_refused_overridden_with_a_reason_and_rolled_bac
     # what base meant in an earlier run is gone from the store, and no alias moves to what nobody can serve
     page.goto(f"{address}/checkpoints?checkpoint={catalog.alias_history('long')[1].digest}")
     page.get_by_role("button", name="Promote ...").click()
-    page.get_by_text("no longer in the store").wait_for()
+    page.get_by_text("This checkpoint is no longer in the store").wait_for()
 
 
 def test_curves_of_several_runs_lie_over_one_another(page, address, settings):

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_end_to_end import CORPUS
 
+from benchmarks.tiny_recipe import CORPUS
 from flows.pipelines import pipeline_of
 from flows.plan import make_plan
 from flows.recipe import RecipeError, StudyRecipe, load_recipe, load_whole_recipe
