@@ -122,7 +122,7 @@ def worker(environment, client, home) -> Iterator[subprocess.Popen]:
         )
     yield process
     process.terminate()
-    process.wait(60)
+    process.wait(180)
 
 
 def answers(url: str) -> bool:
@@ -132,7 +132,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_for(what, seconds: float = 300) -> Any:
+def wait_for(what, seconds: float = 600) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, what
@@ -337,4 +337,4 @@ def test_what_a_killed_worker_leaves_is_scheduled_again_and_ends_well(command, c
         assert ended.run_count == 2
     finally:
         second.terminate()
-        second.wait(60)
+        second.wait(180)
