@@ -170,7 +170,7 @@ PIPELINE = (
         "components.evaluation.report:write_report",
         "report",
         {stage.id: stage.id for stage in MODEL_STAGES},
-        version=2,
+        version=3,
     ),
 )
 

@@ -69,7 +69,7 @@ POCKET = {
     "pairs": "10f19b49a0713724", "dpo": "7431548db0d921aa", "reward": "232061ef40eec44b", "grpo": "2ee8c2dfba230457",
     "ngram": "14d1a3ae1f728580", "evaluate-base": "c2723c5b12676e21", "evaluate-long": "caa5317ce19e0353",
     "evaluate-sft": "8535963c044c47ec", "evaluate-dpo": "b5e877dd50726e1f", "evaluate-rl": "1d7fbf90a638b054",
-    "export": "f78b28392c4f0e88", "report": "d8000804696ce08e",
+    "export": "f78b28392c4f0e88", "report": "214d43c0ff828b2e",
 }  # fmt: skip
 """Beginnings of the cache keys of pocket's stages, with the sha256 of a producer's name for its artifact."""
 
