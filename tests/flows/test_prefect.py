@@ -132,11 +132,11 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_for(what, seconds: float = 600) -> Any:
+def wait_for(what, seconds: float = 600, pause: float = 0.3) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, what
-        time.sleep(0.3)
+        time.sleep(pause)
     return found
 
 
@@ -312,7 +312,7 @@ def test_a_run_that_lives_is_left_alone_and_what_cannot_go_on_is_ended(client, t
 
 
 def test_what_a_killed_worker_leaves_is_scheduled_again_and_ends_well(command, client, recipe, environment, home):
-    (recipe.parent / "data" / "one.txt").write_text("One document of several words, in a language.\n" * 50)
+    (recipe.parent / "data" / "one.txt").write_text("A text that no other run has seen, so there is work.\n" * 50)
     made = command.deploy(recipe)
     client.resume_deployment(made["id"])
     with (home / "worker.log").open("a") as log:
@@ -320,7 +320,7 @@ def test_what_a_killed_worker_leaves_is_scheduled_again_and_ends_well(command, c
             [sys.executable, "-m", "flows.worker", POOL], cwd=ROOT, env=environment, stdout=log, stderr=log
         )
     run = client.create_flow_run_from_deployment(made["id"])
-    wait_for(lambda: (home / "flow-runs" / str(run.id)).exists())
+    wait_for(lambda: (home / "flow-runs" / str(run.id)).exists(), pause=0.02)
     for process in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
         process.send_signal(signal.SIGKILL)
     first.wait()
