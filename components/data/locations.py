@@ -112,7 +112,7 @@ def opener(bucket: str, key: str, size: int) -> Callable[[], BinaryIO]:
 def client() -> Any:
     import boto3
 
-    return boto3.client("s3")
+    return boto3.Session().client("s3")  # the default session would keep the first credentials that it saw
 
 
 class ObjectStream(io.RawIOBase):

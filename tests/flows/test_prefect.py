@@ -231,7 +231,7 @@ def test_data_that_arrives_in_a_bucket_starts_a_run(command, client, recipe, tmp
         for name, value in (KEYS | {"AWS_ENDPOINT_URL_S3": address, "AWS_DEFAULT_REGION": "us-east-1"}).items():
             monkeypatch.setenv(name, value)
         locations.client.cache_clear()
-        bucket = boto3.client("s3")
+        bucket = boto3.Session().client("s3")
         make_bucket(bucket, "arrivals")
         other = recipe.parent / "bucket.toml"
         other.write_text(recipe.read_text().replace('name = "tiny"', 'name = "bucket"'))

@@ -254,7 +254,7 @@ def bucket(monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     locations.client.cache_clear()
-    s3 = boto3.client("s3")
+    s3 = boto3.Session().client("s3")
     s3.create_bucket(Bucket="corpus")
     yield s3
     server.stop()

@@ -27,7 +27,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     locations.client.cache_clear()
-    s3 = boto3.client("s3")
+    s3 = boto3.Session().client("s3")
     s3.create_bucket(Bucket="shards")
     yield s3
     server.stop()
