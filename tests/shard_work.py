@@ -4,6 +4,15 @@ import os
 import time
 from pathlib import Path
 
+SLOW = 60.0
+"""Seconds."""
+
+
+def first_alone_is_quick(job: int) -> int:
+    if job:
+        time.sleep(SLOW)
+    return job
+
 
 def square(job: int) -> int:
     return job * job

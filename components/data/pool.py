@@ -7,10 +7,12 @@ a network file system, a bucket). Any other error is the work's own answer, whic
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from components.stage import Layout, StageError
@@ -35,7 +37,9 @@ class Executor(Protocol):
         """``work(job)``, or its error; WorkerDied where it was not let finish."""
         ...
 
-    def close(self) -> None: ...
+    def close(self, *, at_once: bool) -> None:
+        """``at_once``: what is being worked on is not waited for; nobody wants it any more."""
+        ...
 
 
 def available_workers() -> int:
@@ -64,16 +68,18 @@ def run(work: Callable[[Job], Result], jobs: Sequence[Job], executor: Executor) 
     if isinstance(executor, ThisProcess):
         yield from (attempt(work, job, executor, threading.Event()) for job in jobs)
         return
-    over = threading.Event()
+    over, finished = threading.Event(), False
     threads = ThreadPoolExecutor(executor.workers, thread_name_prefix="shards")
     try:
         futures = [threads.submit(attempt, work, job, executor, over) for job in jobs]
         for future in futures:
             yield future.result()
-    finally:
+        finished = True
+    finally:  # a user who presses Ctrl-C does not want to wait for a shard of minutes
         over.set()
-        threads.shutdown(cancel_futures=True)
-        executor.close()
+        threads.shutdown(wait=False, cancel_futures=True)
+        executor.close(at_once=not finished)
+        threads.shutdown()
 
 
 def attempt(work: Callable[[Job], Result], job: Job, executor: Executor, over: threading.Event) -> Result:
@@ -110,7 +116,7 @@ class ThisProcess:
     def __call__(self, work: Callable[[Job], Result], job: Job) -> Result:
         return work(job)
 
-    def close(self) -> None: ...
+    def close(self, *, at_once: bool) -> None: ...
 
 
 def end_with_parent() -> None:
@@ -135,22 +141,32 @@ class Processes:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._mine = threading.local()
-        self._pools: list[ProcessPoolExecutor] = []
+        self._pools: dict[int, ProcessPoolExecutor] = {}
+        """By the number of their process."""
+        self._over = False
 
     def __call__(self, work: Callable[[Job], Result], job: Job) -> Result:
-        pool: ProcessPoolExecutor | None = getattr(self._mine, "pool", None)
-        if pool is None:
+        process: int | None = getattr(self._mine, "process", None)
+        if process is None:
             context = multiprocessing.get_context("spawn")
-            self._mine.pool = pool = ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent)
-            self._pools.append(pool)
+            pool = ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent)
+            self._mine.process = process = pool.submit(os.getpid).result()
+            self._pools[process] = pool
+        if self._over:
+            raise WorkerDied("nobody wants the result any more")
         try:
-            return pool.submit(work, job).result()
+            return self._pools[process].submit(work, job).result()
         except BrokenProcessPool:
-            self._mine.pool = None
+            self._mine.process = None
+            self._pools.pop(process).shutdown()
             raise WorkerDied(f"the process of {work.__name__} was ended from outside") from None
 
-    def close(self) -> None:
-        for pool in self._pools:
+    def close(self, *, at_once: bool) -> None:
+        self._over = True  # before the look at who is there: a process may be starting just now
+        for process, pool in list(self._pools.items()):
+            if at_once:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGTERM)
             pool.shutdown()
 
 

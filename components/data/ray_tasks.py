@@ -25,21 +25,29 @@ class RayTasks:
     def __init__(self, address: str) -> None:
         self._ray = connect(address)
         self._tasks: dict[Callable[..., Any], Any] = {}
+        self._asked: set[Any] = set()
         self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def __call__(self, work: Callable[[Job], Result], job: Job) -> Result:
         errors = self._ray.exceptions
         if work not in self._tasks:
             self._tasks[work] = self._ray.remote(max_retries=0, num_cpus=1)(work)
+        self._asked.add(answer := self._tasks[work].remote(job))
         try:
-            return self._ray.get(self._tasks[work].remote(job))
+            return self._ray.get(answer)
         except errors.RayTaskError as error:
             raise error.cause from None  # what the work itself has raised
-        except (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError) as error:
+        except (
+            errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.TaskCancelledError,
+        ) as error:  # fmt: skip
             raise WorkerDied(f"Ray's process of {work.__name__} was ended from outside") from error
+        finally:
+            self._asked.discard(answer)
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool) -> None:
         """The connection stays for the next stage; Ray ends it, and a cluster of its own, with this process."""
+        for answer in list(self._asked) if at_once else ():
+            self._ray.cancel(answer, force=True)
 
 
 def connect(address: str) -> ModuleType:

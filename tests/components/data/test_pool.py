@@ -57,6 +57,14 @@ def test_results_have_the_order_of_the_jobs(layout):
     assert list(map_shards(shard_work.square, [], 2, layout)) == []
 
 
+def test_who_stops_does_not_wait_for_shards_that_are_being_worked_on(layout):
+    results = map_shards(shard_work.first_alone_is_quick, range(6), 2, layout)
+    assert next(results) == 0
+    begun = time.monotonic()
+    results.close()
+    assert time.monotonic() - begun < shard_work.SLOW / 2
+
+
 def test_a_killed_worker_loses_nothing_and_its_shard_alone_is_done_again(tmp_path, layout):
     jobs = [(tmp_path, number, 2) for number in range(6)]
     killer = threading.Thread(target=kill_first_worker, args=(tmp_path / "attempts-2",))
