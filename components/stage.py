@@ -37,6 +37,7 @@ class Layout(StageConfig):
     zero_stage: Literal[1, 2, 3] = 1
     offload: bool = Field(False, description="optimizer state in host memory")
     sequence_parallel: int = Field(1, ge=1, description="of them, neighbours that share the tokens of every sequence")
+    expert_parallel: int = Field(1, ge=1, description="of them, neighbours that share the experts of every layer")
     data_engine: Literal["processes", "ray"] = Field("processes", description="what maps over shards of documents")
     ray_address: str = Field("", description="Ray cluster to join; empty for one of this machine's processors")
 

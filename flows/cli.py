@@ -60,6 +60,9 @@ def run(
     sequence_parallel: Annotated[
         int | None, typer.Option(min=1, help="deepspeed: ranks that share every window of text (Ulysses).")
     ] = None,
+    expert_parallel: Annotated[
+        int | None, typer.Option(min=1, help="deepspeed: ranks that share the experts of every layer.")
+    ] = None,
     host_file: Annotated[Path | None, typer.Option(help="deepspeed: lines of 'host slots=N'.")] = None,
     data_engine: Annotated[
         Literal["processes", "ray"] | None, typer.Option(help="What maps over documents: processes, by default.")
@@ -72,7 +75,8 @@ def run(
 
     place = {
         "engine": engine, "world_size": world_size, "zero_stage": zero_stage, "offload": offload,
-        "sequence_parallel": sequence_parallel, "host_file": host_file, "data_engine": data_engine,
+        "sequence_parallel": sequence_parallel, "expert_parallel": expert_parallel, "host_file": host_file,
+        "data_engine": data_engine,
     }  # fmt: skip
     chosen = {name: value for name, value in place.items() if value is not None}
     result = run_command(recipe, set_ or [], until=until, from_=from_, fresh=fresh, place=chosen, promote=promote)

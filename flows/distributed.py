@@ -86,8 +86,9 @@ def layout_of(settings: Settings) -> Layout:
     if settings.engine == "torch":
         if settings.world_size > 1:
             raise UsageError(f"--world-size {settings.world_size} needs --engine deepspeed: torch is one process")
-        if settings.sequence_parallel > 1:
-            raise UsageError("--sequence-parallel needs --engine deepspeed: torch is one process")
+        for name, size in _shared(settings).items():
+            if size > 1:
+                raise UsageError(f"{name} needs --engine deepspeed: torch is one process")
         return Layout()
     world_size = settings.world_size
     if not world_size and settings.host_file is not None:
@@ -95,12 +96,20 @@ def layout_of(settings: Settings) -> Layout:
 
         world_size = sum(read_host_file(settings.host_file).values())
     world_size = world_size or _local_devices(settings)
-    if world_size % settings.sequence_parallel:
-        raise UsageError(f"--sequence-parallel {settings.sequence_parallel} does not divide the {world_size} processes")
+    for name, size in _shared(settings).items():
+        if world_size % size:
+            raise UsageError(f"{name} {size} does not divide the {world_size} processes")
     return Layout(
         engine="deepspeed", world_size=world_size, zero_stage=settings.zero_stage, offload=settings.offload,
-        sequence_parallel=settings.sequence_parallel,
+        sequence_parallel=settings.sequence_parallel, expert_parallel=settings.expert_parallel,
     )  # fmt: skip
+
+
+def _shared(settings: Settings) -> dict[str, int]:
+    return {
+        "--sequence-parallel": settings.sequence_parallel,
+        "--expert-parallel": settings.expert_parallel,
+    }
 
 
 def data_layout(settings: Settings) -> Layout:

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     sequence_parallel: int = Field(
         default=1, ge=1, description="deepspeed: ranks that share the tokens of every window (Ulysses)"
     )
+    expert_parallel: int = Field(default=1, ge=1, description="deepspeed: ranks that share the experts of every layer")
     host_file: Path | None = Field(default=None, description="deepspeed: lines of 'host slots=N'")
     data_engine: Literal["processes", "ray"] = Field(default="processes", description="What maps over documents")
     ray_address: str = Field(default="", description="Ray cluster to join; empty starts one on this machine")

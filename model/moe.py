@@ -39,20 +39,25 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
 
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
-        """``x`` (T * k, H) sorted by expert, ``counts[e]`` rows for expert e -> (T * k, H).
+        """``x`` (T * k, H) sorted by expert, ``counts[e]`` rows for expert e -> (T * k, H)."""
+        return run_experts(x, counts, self.gate_proj, self.up_proj, self.down_proj)
 
-        One product an expert, none a token. On a CPU the framework's grouped product takes as long for training (73
-        and 74 GFLOP/s of 78 with 16 experts, 39 and 39 with 64 narrow ones) and wants sizes in multiples of 16 bytes;
-        a batched product over padded experts takes half as long again.
-        """
-        # unbind: one backward for all experts, where indexing would allocate E gradients of full size
-        weights = zip(self.gate_proj.unbind(), self.up_proj.unbind(), self.down_proj.unbind(), strict=True)
-        outputs = [
-            gated_linear(linear(rows, gate), linear(rows, up), down)
-            for rows, (gate, up, down) in zip(x.split(counts), weights, strict=True)
-            if rows.shape[0]
-        ]
-        return torch.cat(outputs)
+
+def run_experts(x: Tensor, counts: list[int], gate_proj: Tensor, up_proj: Tensor, down_proj: Tensor) -> Tensor:
+    """Rows (R, H) sorted by expert, ``counts[e]`` for expert e, and stacked weights -> (R, H), R > 0.
+
+    One product an expert, none a token. On a CPU the framework's grouped product takes as long for training (73 and 74
+    GFLOP/s of 78 with 16 experts, 39 and 39 with 64 narrow ones) and wants sizes in multiples of 16 bytes; a batched
+    product over padded experts takes half as long again.
+    """
+    # unbind: one backward for all experts, where indexing would allocate E gradients of full size
+    weights = zip(gate_proj.unbind(), up_proj.unbind(), down_proj.unbind(), strict=True)
+    outputs = [
+        gated_linear(linear(rows, gate), linear(rows, up), down)
+        for rows, (gate, up, down) in zip(x.split(counts), weights, strict=True)
+        if rows.shape[0]
+    ]
+    return torch.cat(outputs)
 
 
 class MoE(nn.Module):

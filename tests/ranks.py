@@ -12,13 +12,19 @@ from components.training.config import TrainingConfig
 from components.training.language_modelling import next_token_loss
 from components.training.loop import train
 from components.training.sharding import split_windows
-from model.config import ModelConfig
+from model.config import ModelConfig, MoEConfig
 from model.transformer import Transformer
 
 SHAPE = ModelConfig(
     vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=32, tie_word_embeddings=True,
 )  # fmt: skip
+
+EXPERTS = MoEConfig(
+    num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
+    router_aux_loss_coef=0.0, router_z_loss_coef=0.0,
+)  # fmt: skip
+"""Without the router's own losses, whose means are over the tokens of a rank."""
 
 
 class RanksConfig(StageConfig):
@@ -32,6 +38,7 @@ class RanksConfig(StageConfig):
     mode: str = ""
     zero_stages: tuple[int, ...] = ()
     persistent: int = 0
+    experts: bool = False
 
 
 def tokens_at(step: int, rows: int, length: int = 16) -> torch.Tensor:
@@ -57,7 +64,8 @@ def decode(config: RanksConfig, inputs, run):
 
 
 def one(config: RanksConfig, run, name: str, last: bool):
-    model = Transformer(SHAPE).init_weights(run.seed)
+    shape = SHAPE.model_copy(update={"moe": EXPERTS}) if config.experts else SHAPE
+    model = Transformer(shape).init_weights(run.seed)
 
     def batch_at(step: int):
         if step == config.kill_step and run.layout.rank == config.kill_rank and not Path(config.once).exists():

@@ -6,7 +6,7 @@ torch's, so that one process and many differ by rounding alone.
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -17,15 +17,15 @@ from components.stage import Layout, StageError
 from components.training import communication
 from components.training.config import TrainingConfig
 from components.training.engine import Objective, State
-from components.training.optimizer import parameter_groups
+from components.training.expert_parallel import MOMENTS, SharedExperts
+from components.training.optimizer import adamw, parameter_groups
 from components.training.preparation import prepared
 from components.training.sequence_parallel import parallelise
+from model.moe import MoE
 from model.transformer import Transformer
 
 PERSISTENT = 100_000
 """ZeRO 3 keeps smaller parameters whole on every rank: gathering norms and biases costs more than it saves."""
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class DeepSpeedEngine:
@@ -45,20 +45,20 @@ class DeepSpeedEngine:
         self._norm = float("nan")
         self._deepspeed = _start()
         communication.watch(self._deepspeed.comm.comm.cdb)
-        # ZeRO 3 empties the parameters and bfloat16 rounds them: the caller's model stays whole, to be refreshed.
-        self._is_copy = layout.zero_stage == 3 or config.precision == "bfloat16"
+        # ZeRO 3 empties the parameters, bfloat16 rounds them and shared experts are elsewhere: the caller's model stays
+        # whole, to be refreshed.
+        self._is_copy = layout.zero_stage == 3 or config.precision == "bfloat16" or layout.expert_parallel > 1
         inner = copy.deepcopy(model) if self._is_copy else model
         self._undo = prepared(inner, recompute=config.recompute, compiled=config.compile)
         self._apart = parallelise(inner, layout) if layout.sequence_parallel > 1 else lambda: None
+        has_experts = any(isinstance(module, MoE) for module in inner.modules())
+        self.experts = SharedExperts(inner, config, layout) if layout.expert_parallel > 1 and has_experts else None
         self.wrapper = _Wrapper(inner)
-        groups = parameter_groups(inner, config.weight_decay)
-        adamw = torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True
-        )
+        optimizer = adamw(parameter_groups(inner, config.weight_decay), config)
         for buffered in inner.buffers():  # identical on all ranks already, and no part of a checkpoint
             buffered.requires_grad_(False)
         self.engine = self._deepspeed.initialize(
-            model=self.wrapper, optimizer=adamw, config=deepspeed_config(config, layout)
+            model=self.wrapper, optimizer=optimizer, config=deepspeed_config(config, layout)
         )[0]
         for module in inner.modules():
             if isinstance(module, Transformer):  # DeepSpeed's cast to bfloat16 takes the buffers along
@@ -82,10 +82,12 @@ class DeepSpeedEngine:
         self.engine.backward(loss * (weight * self.world_size), scale_wrt_gas=False)
 
     def update(self, learning_rate: float, accept: Callable[[float], bool]) -> float:
-        self._accept, self._norm = accept, float("nan")
+        self._accept, self._norm, self._learning_rate = accept, float("nan"), learning_rate
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self.engine.step()
+        if self.experts is not None:
+            self.experts.clear()
         return self._norm
 
     def sum(self, values: list[float]) -> list[float]:
@@ -99,8 +101,8 @@ class DeepSpeedEngine:
     def refresh(self) -> None:
         if self._is_copy:
             ours = dict(self.model.named_parameters())
-            for name, parameter in self._named():
-                ours[name].copy_(self._whole(parameter))
+            for name, value in self._values("weight"):
+                ours[name].copy_(value)
 
     @torch.no_grad()
     def state(self) -> State:
@@ -108,12 +110,12 @@ class DeepSpeedEngine:
         model: dict[str, Tensor] = {}
         moments: dict[str, dict[str, Tensor]] = {}
         step = torch.tensor(float(self._step))
-        for index, (name, parameter) in enumerate(self._named()):
-            values = {"weight": self._whole(parameter), **{key: self._whole(parameter, key) for key in MOMENTS}}
+        columns = (self._values("weight"), *(self._values(key) for key in MOMENTS))
+        for index, row in enumerate(zip(*columns, strict=True)):
             if index % self.world_size == self.rank:
-                kept = {key: value.to("cpu", copy=True) for key, value in values.items()}
-                model[name] = kept.pop("weight")
-                moments[name] = {"step": step.clone(), **kept}
+                name = row[0][0]
+                model[name], *kept = (value.to("cpu", copy=True) for _, value in row)
+                moments[name] = {"step": step.clone(), **dict(zip(MOMENTS, kept, strict=True))}
         return {"model": model, "optimizer": {"adamw": moments}}
 
     def load(self, state: State) -> None:
@@ -130,6 +132,8 @@ class DeepSpeedEngine:
                 self._utilities.safe_set_full_optimizer_state(parameter, value.to(self.engine.device), key)
         for flat in self._flat():
             self._adamw.state[flat]["step"].fill_(step)
+        if self.experts is not None:
+            self.experts.load(state["model"], saved["adamw"])
         self.refresh()
 
     def close(self) -> None:
@@ -148,7 +152,13 @@ class DeepSpeedEngine:
         def judged(norm: float) -> float:
             # DeepSpeed's helpers say -1 where a norm is not finite, and count infinity as an overflow.
             self._norm = norm if norm >= 0 else float("inf")
-            return norm if self._accept(self._norm) else float("inf")
+            if self.experts is not None:
+                self._norm = self.experts.norm(self._norm)
+            if not self._accept(self._norm):
+                return float("inf")
+            if self.experts is not None:
+                self.experts.step(self._learning_rate, self._norm)
+            return self._norm
 
         if self.layout.zero_stage == 3:
             from deepspeed.runtime.zero.stage3 import combine_grad_norm_groups
@@ -197,6 +207,14 @@ class DeepSpeedEngine:
                         parameter.copy_(value)
             else:
                 parameter.copy_(value)
+
+    def _values(self, key: str) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter's name and its float32 master (``weight``) or moment, gathered from all ranks in turn."""
+        for name, parameter in self._named():
+            yield name, self._whole(parameter, None if key == "weight" else key)
+        if self.experts is not None:
+            for name in self.experts.owned:
+                yield name, self.experts.whole(name, key)
 
     def _whole(self, parameter: nn.Parameter, key: str | None = None) -> Tensor:
         """The float32 master of a parameter, or one of its moments, gathered from all ranks."""

@@ -17,14 +17,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def build_adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+def buildadamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101), fused: one pass over the parameters instead of one an operation."""
-    return _adamw(parameter_groups(model, config.weight_decay), config)
+    return adamw(parameter_groups(model, config.weight_decay), config)
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> "torch.optim.Optimizer | MuonWithAdamW":
     """The optimizer that ``config.optimizer`` names."""
-    return MuonWithAdamW(model, config) if config.optimizer == "muon" else build_adamw(model, config)
+    return MuonWithAdamW(model, config) if config.optimizer == "muon" else buildadamw(model, config)
 
 
 class MuonWithAdamW:
@@ -45,7 +45,7 @@ class MuonWithAdamW:
         muon = torch.optim.Muon(
             hidden, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
         )
-        self.parts: list[torch.optim.Optimizer] = [muon, _adamw([{"params": rest, "weight_decay": 0.0}], config)]
+        self.parts: list[torch.optim.Optimizer] = [muon, adamw([{"params": rest, "weight_decay": 0.0}], config)]
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ class MuonWithAdamW:
             part.load_state_dict(saved)
 
 
-def _adamw(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.AdamW:
+def adamw(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         groups,
         lr=config.learning_rate,

@@ -71,6 +71,26 @@ def test_ranks_that_share_sequences_follow_the_losses_of_one_process(tmp_path):
             assert ours["tokens"] == theirs["tokens"]
 
 
+def test_ranks_that_share_experts_follow_the_losses_of_one_process_and_each_goes_on_where_the_other_stopped(tmp_path):
+    constant = TRAINING.model_copy(update={"schedule": "constant", "warmup_ratio": 0.0})
+    short, longer = (RanksConfig(training=constant, steps=n, zero_stages=(1, 3), experts=True) for n in (6, 10))
+
+    def same(found, expected):
+        for stage in ("1", "3"):
+            for ours, theirs in zip(found[stage]["history"], expected[stage]["history"], strict=True):
+                assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+                assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+            assert found[stage]["weights"] == pytest.approx(expected[stage]["weights"], rel=1e-4)
+
+    one = decode(short, {}, make_run(tmp_path / "one"))
+    same(spread(tmp_path / "two", short, expert_parallel=2), one)
+    whole = decode(longer, {}, make_run(tmp_path / "whole"))
+    run = make_run(tmp_path / "two")
+    same(decode(longer, {}, run), whole)
+    assert sum("resuming after step 4" in message for message in run.messages) == 2
+    same(spread(tmp_path / "one", longer, expert_parallel=2), whole)
+
+
 def test_a_dead_rank_is_named_at_once_and_the_run_resumes_to_the_bit_and_on_one_process(undisturbed, tmp_path):
     config = RanksConfig(
         training=TRAINING, steps=11, kill_rank=1, kill_step=9, once=str(tmp_path / "killed"), zero_stages=(2,)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from ranks import SHAPE, tokens_at
+from ranks import EXPERTS, SHAPE, tokens_at
 
 from components.stage import Layout, StageError
 from components.training.language_modelling import next_token_loss
@@ -13,13 +13,8 @@ from components.training.sharding import split_windows
 from flows.distributed import layout_of
 from flows.errors import UsageError
 from infra.settings import load_settings
-from model.config import MoEConfig
 from model.transformer import Transformer
 
-EXPERTS = MoEConfig(
-    num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
-    router_aux_loss_coef=0.0, router_z_loss_coef=0.0,
-)  # fmt: skip
 SHAPES = {
     "grouped": SHAPE,
     "one key head": SHAPE.model_copy(update={"num_key_value_heads": 1}),
@@ -102,6 +97,7 @@ def test_four_ranks_share_rows_by_pairs():
     [({"engine": "torch"}, "needs --engine deepspeed"), ({"engine": "deepspeed", "world_size": 3}, "does not divide")],
 )
 def test_what_does_not_fit_is_a_users_mistake(changes, message):
-    settings = load_settings().model_copy(update={"sequence_parallel": 2, "world_size": 0, **changes})
-    with pytest.raises(UsageError, match=message):
-        layout_of(settings)
+    for shared in ("sequence_parallel", "expert_parallel"):
+        settings = load_settings().model_copy(update={shared: 2, "world_size": 0, **changes})
+        with pytest.raises(UsageError, match=f"--{shared.replace('_', '-')}.*{message}"):
+            layout_of(settings)
