@@ -4,12 +4,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
 from openai import OpenAI
+from waiting import wait_for
 
 from model.checkpoint import save_model
 from model.config import ModelConfig
@@ -40,12 +40,6 @@ class Served:
         text = httpx.get(f"{self.url}/metrics").text
         return float(next(line.split()[-1] for line in text.splitlines() if line.startswith(f"{name}{labels} ")))
 
-    def wait_for(self, condition, seconds: float = 60.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "it did not happen in time"
-            time.sleep(0.05)
-
 
 @contextmanager
 def serving(checkpoint: str, home: Path, *options: str, key: str = "", log: Path | None = None):
@@ -61,7 +55,7 @@ def serving(checkpoint: str, home: Path, *options: str, key: str = "", log: Path
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
     try:
         served = Served(process, port, Path(checkpoint).name, key)
-        served.wait_for(lambda: process.poll() is not None or _answers(served.url), 180)
+        wait_for(lambda: process.poll() is not None or _answers(served.url), 180)
         assert process.poll() is None, "the server ended"
         yield served
     finally:

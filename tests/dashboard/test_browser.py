@@ -3,9 +3,12 @@
 import contextlib
 import getpass
 
+import httpx
 import pytest
 from benchmark_models import tiny_checkpoint
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from served import serving
+from waiting import wait_for
 
 from benchmarks.dashboard import CHART, PAGES
 from benchmarks.dashboard_browser import SETTLED, served
@@ -97,7 +100,7 @@ def checkpoints(settings, tmp_path) -> dict[str, str]:
 
 
 def test_a_promotion_is_measured_refused_overridden_with_a_reason_and_rolled_back(
-    page, address, settings, checkpoints
+    page, address, home, settings, checkpoints
 ):  # fmt: skip
     catalog, access, me = Catalog(settings.catalog_url), Access(settings.catalog_url), getpass.getuser()
     catalog.set_alias("base", checkpoints["modest"])  # measured against something real
@@ -134,11 +137,16 @@ def test_a_promotion_is_measured_refused_overridden_with_a_reason_and_rolled_bac
 
     # what is better moves the alias by itself; both have been measured before
     catalog.set_alias("base", checkpoints["worse"])
-    page.goto(f"{address}/checkpoints?checkpoint={checkpoints['modest']}")
-    page.get_by_role("button", name="Promote ...").click()
-    page.get_by_role("button", name="Yes, promote base").click()
-    page.get_by_text("Promoted to base").wait_for()
-    assert catalog.resolve_alias("base") == checkpoints["modest"]
+    with serving("base", home) as api:  # one that runs meanwhile goes along
+        assert httpx.get(f"{api.url}/health").json()["digest"] == checkpoints["worse"]
+        page.goto(f"{address}/checkpoints?checkpoint={checkpoints['modest']}")
+        page.get_by_role("button", name="Promote ...").click()
+        page.get_by_role("button", name="Yes, promote base").click()
+        page.get_by_text("Promoted to base").wait_for()
+        assert catalog.resolve_alias("base") == checkpoints["modest"]
+        wait_for(lambda: httpx.get(f"{api.url}/health").json()["digest"] == checkpoints["modest"])
+        asked = {"model": "base", "prompt": "two", "max_tokens": 2}
+        assert httpx.post(f"{api.url}/v1/completions", json=asked, timeout=60).status_code == 200
 
     # what base meant in an earlier run is gone from the store, and no alias moves to what nobody can serve
     page.goto(f"{address}/checkpoints?checkpoint={catalog.alias_history('long')[1].digest}")

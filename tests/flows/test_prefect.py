@@ -19,6 +19,7 @@ import psutil
 import pytest
 from s3_server import KEYS, make_bucket, s3_server
 from sockets import free_port
+from waiting import wait_for
 
 from benchmarks.tiny_recipe import TINY
 from flows.watch import Watcher
@@ -130,14 +131,6 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=5).is_success
     except httpx.HTTPError:
         return False
-
-
-def wait_for(what, seconds: float = 600, pause: float = 0.3) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
-        time.sleep(pause)
-    return found
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from waiting import wait_for
 
 from benchmarks.tiny_recipe import write_tiny
 from infra.errors import InfraError
@@ -80,14 +80,6 @@ def place(stack) -> Place:
 def deployed(stack, recipe) -> dict[str, Any]:
     made = command(stack[0], "deploy", str(recipe), *PART, "--cron", "0 3 * * *", "--json")
     return json.loads(made.stdout)
-
-
-def wait_for(what, seconds: float = 600) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.5)
-    return found
 
 
 def test_everything_is_healthy_and_on_the_loopback_alone(stack, place):

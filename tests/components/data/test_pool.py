@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import shard_work
 from support import make_artifact, make_run
+from waiting import wait_for
 
 from components.data.clean import CleanConfig, clean
 from components.data.documents import new_document, write_documents
@@ -156,10 +157,3 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def wait_for(condition):
-    until = time.monotonic() + 100
-    while not condition():
-        assert time.monotonic() < until, "it never came to that"
-        time.sleep(0.1)

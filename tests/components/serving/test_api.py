@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 from served import ROOT, make_checkpoint, serving
+from waiting import wait_for
 
 from benchmarks.fuzz import MODES, PATHS, fuzz
 from infra.catalog import Catalog
@@ -223,7 +224,7 @@ def test_64_streams_at_once_lose_none(served):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_cache(served, stream):
-    served.wait_for(lambda: served.metric("qwenforge_cache_pages_used") == 0)
+    wait_for(lambda: served.metric("qwenforge_cache_pages_used") == 0)
     before = served.metric("qwenforge_cancelled_answers_total")
     fields = {
         "model": "tiny", "prompt": "a few", "max_tokens": 4000, "stream": stream, "n": 8, "ignore_eos": True,
@@ -233,11 +234,11 @@ def test_a_client_that_leaves_frees_its_cache(served, stream):
             with client.stream("POST", f"{served.url}/v1/completions", json=fields) as reply:
                 lines = reply.iter_lines()  # held: without it the connection would be closed at once
                 next(lines)
-                served.wait_for(lambda: served.metric("qwenforge_cache_pages_used") >= 8)
+                wait_for(lambda: served.metric("qwenforge_cache_pages_used") >= 8)
         else:
             with pytest.raises(httpx.ReadTimeout):
                 client.post(f"{served.url}/v1/completions", json=fields, timeout=2.0)
-    served.wait_for(lambda: served.metric("qwenforge_cache_pages_used") == 0, 20)
+    wait_for(lambda: served.metric("qwenforge_cache_pages_used") == 0, 20)
     assert served.metric("qwenforge_cancelled_answers_total") == before + 8
     assert served.metric("qwenforge_running_answers") == 0
 
@@ -252,9 +253,7 @@ def test_a_full_queue_says_when_to_come_back(checkpoint, tmp_path):
         assert served.metric("qwenforge_rejected_total") == 1
         for stream in streams:
             stream.close()
-        served.wait_for(
-            lambda: served.metric("qwenforge_waiting_answers") + served.metric("qwenforge_running_answers") == 0
-        )
+        wait_for(lambda: served.metric("qwenforge_waiting_answers") + served.metric("qwenforge_running_answers") == 0)
         assert served.client.completions.create(model="tiny", prompt="a", max_tokens=2).choices
 
 
@@ -291,7 +290,7 @@ def test_an_alias_that_moves_is_followed_and_running_answers_end(checkpoint, tmp
         said = next(stream).choices[0].text
         catalog = Catalog(f"sqlite:///{home / 'catalog.db'}")
         catalog.set_alias("served", catalog.resolve_alias("other"))
-        served.wait_for(lambda: httpx.get(f"{served.url}/health").json()["digest"] != digest)
+        wait_for(lambda: httpx.get(f"{served.url}/health").json()["digest"] != digest)
         assert served.metric("qwenforge_model_swaps_total", '{outcome="done"}') == 1
         pieces = [piece.choices[0] for piece in stream]
         said += "".join(piece.text for piece in pieces)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from served import make_checkpoint, serving
 from transformers import AutoModel
+from waiting import wait_for
 
 from model.tokenizer import Tokenizer
 
@@ -65,7 +66,7 @@ def test_a_hundred_embeddings_keep_their_order(served):
     assert [each.index for each in reply.data] == list(range(100))
     alone = served.client.embeddings.create(model="tiny", input=texts[77])
     np.testing.assert_allclose(reply.data[77].embedding, alone.data[0].embedding, atol=1e-6)
-    served.wait_for(lambda: served.metric("qwenforge_cache_pages_used") == 0)
+    wait_for(lambda: served.metric("qwenforge_cache_pages_used") == 0)
 
 
 @pytest.mark.parametrize("wrong", ["", [], ["a", ""], "word " * 9000, [10**6], [[]]])

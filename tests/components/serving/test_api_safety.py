@@ -6,6 +6,7 @@ import httpx
 import openai
 import pytest
 from served import make_checkpoint, serving
+from waiting import wait_for
 
 SECRET, KEY = "zanzibarquokka", "sk-hippopotamus"
 
@@ -29,7 +30,7 @@ def test_without_keys_only_loopbacks_own_names_are_answered_and_a_drain_shows(ch
         )
         next(stream)
         served.process.send_signal(signal.SIGTERM)
-        served.wait_for(lambda: httpx.get(f"{served.url}/health").status_code == 503)
+        wait_for(lambda: httpx.get(f"{served.url}/health").status_code == 503)
         assert httpx.get(f"{served.url}/health").json()["status"] == "draining"
         with pytest.raises(openai.InternalServerError) as refused:
             served.client.completions.create(**fields, max_tokens=1)
