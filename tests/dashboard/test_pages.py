@@ -1,10 +1,12 @@
 """Pages on a small catalog, drawn without a browser: what they show, and what their buttons do."""
 
+import json
 import os
 import time
 from pathlib import Path
 
 import pytest
+import streamlit
 from streamlit.testing.v1 import AppTest
 
 from infra.catalog import Catalog
@@ -52,13 +54,45 @@ class Home:
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("QWENFORGE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    import streamlit
-
     streamlit.cache_resource.clear()
     streamlit.cache_data.clear()
     yield Home(tmp_path)
     streamlit.cache_resource.clear()
     streamlit.cache_data.clear()
+
+
+def study_artifacts(folder: Path) -> tuple[Path, Path]:
+    """A law by the stage itself, fitted to runs that follow one, and what became of a larger model."""
+    from support import make_artifact, make_run
+
+    from components.scaling.shapes import StudyShape
+    from components.scaling.study import PredictConfig, predict
+
+    sweeps = {}
+    for size in (20_000, 60_000, 120_000):
+        points = [
+            {"parameters": size, "tokens": tokens, "learning_rate": rate, "batch_tokens": batch,
+             "loss": 2 + size**-0.1 + tokens**-0.1 + abs(rate - 0.01) + abs(batch - 512) / 1e4}
+            for tokens in (1e5, 2e5, 4e5) for rate in (0.005, 0.01, 0.02) for batch in (256, 512, 1024)
+        ]  # fmt: skip
+        (folder / str(size)).mkdir()
+        (folder / str(size) / "points.json").write_text(json.dumps(points))
+        facts = {"active_parameters": size, "parameters": size}
+        sweeps[f"own-{size}"] = make_artifact("scaling-law", folder / str(size), facts)
+    shape = StudyShape(
+        hidden_size=96, intermediate_size=288, num_hidden_layers=5, num_attention_heads=3, num_key_value_heads=1
+    )
+    run = make_run(folder / "law")
+    predict(PredictConfig(shape=shape, tokens=500_000, resamples=3), sweeps, run)
+    prediction = json.loads((run.output / "prediction.json").read_text())
+    best = {"learning_rate": 0.01, "batch_tokens": 512, "loss": 3.0}
+    outcome = folder / "outcome"
+    outcome.mkdir()
+    (outcome / "outcome.json").write_text(
+        json.dumps({"prediction": prediction, "loss": 3.0, "best": best, "points": [best], "loss_error": 0.01,
+                    "gap_to_best": 0.0})
+    )  # fmt: skip
+    return run.output, outcome
 
 
 def page(view: str, run: str, digest: str, role: str):
@@ -75,6 +109,7 @@ def page(view: str, run: str, digest: str, role: str):
 
 
 def opened(view: str, home: Home, digest: str = "", role: str = "operator") -> AppTest:
+    streamlit.cache_data.clear()  # a page looks again after some seconds
     shown = AppTest.from_function(page, args=(view, home.run, digest, role), default_timeout=120).run()
     assert not shown.exception
     return shown
@@ -94,6 +129,32 @@ def test_the_system_page_shows_hosts_the_processes_of_a_run_and_how_a_queue_come
     assert "does not answer" in opened("system", home).warning[0].value
     home.catalog.finish_run(home.run, "completed")
     assert "No run is at work on this host" in opened("system", home).info[0].value
+
+
+def test_the_scaling_page_shows_what_a_study_has_predicted_and_then_what_came_out(home, tmp_path):
+    law, outcome = study_artifacts(tmp_path)
+    digests = {}
+    for stage, folder in (("law-dense", law), ("held-out-dense", outcome)):
+        artifact = open_store(home.settings).commit(
+            folder, kind="scaling-law", stage=stage, stage_version="1", config_digest="c" * 64, inputs={}, seed=0,
+            summary={},
+        )  # fmt: skip
+        home.catalog.record_artifact(artifact.manifest)
+        digests[stage] = artifact.digest
+    home.run = home.catalog.start_run(name="study", recipe={}, recipe_digest="r", seed=1, stages=list(digests))
+    assert "has not finished" in opened("scaling", home).info[0].value
+    row = home.catalog.start_stage(home.run, "law-dense")
+    home.catalog.finish_stage(row, "completed", artifact_digest=digests["law-dense"], seconds=1.0)
+    shown = opened("scaling", home)
+    assert "has not been trained yet" in shown.info[0].value
+    row = home.catalog.start_stage(home.run, "held-out-dense")
+    home.catalog.finish_stage(row, "completed", artifact_digest=digests["held-out-dense"], seconds=1.0)
+    shown = opened("scaling", home)
+    assert "A model of 539,456 (active) parameters, 4.5 times" in "".join(text.value for text in shown.markdown)
+    table = shown.dataframe[-1].value.set_index("quantity")
+    assert table.loc["loss", "low"] <= table.loc["loss", "predicted"] <= table.loc["loss", "high"]
+    assert table.loc["loss", "outcome"] == 3.0
+    assert any("+1.0% off" in text.value and "best of 1 runs" in text.value for text in shown.caption)
 
 
 def test_a_refused_promotion_shows_its_figures_and_is_overridden_only_with_a_reason(home):
