@@ -20,8 +20,9 @@ from components.data.deduplicate import DeduplicateConfig
 from components.data.documents import Document, new_document, read_documents, write_documents
 from components.data.features import ngrams
 from components.data.minhash import WordHasher, candidate_pairs, estimated_similarity, shingle_hashes, signatures
+from components.data.quality import QualityConfig
 from components.data.quality_judges import bundled_labels
-from components.data.quality_scoring import ENGLISH_ONLY, REFERENCE_TEXTS, QualityModel
+from components.data.quality_model import fit_judge
 from components.data.tokenizer_training import published
 from components.data.words import comparable_words
 
@@ -62,10 +63,7 @@ def steps(documents: list[Document], folder: Path, tokenizer: Any) -> Iterator[t
     from sklearn.linear_model import LogisticRegression
 
     cleaning, shape = CleanConfig(), DeduplicateConfig()
-    model = QualityModel([document.text for document in documents[:REFERENCE_TEXTS]])
-    for dimension, labels in bundled_labels(documents, len(documents) // 4, random.Random(0)).items():
-        if len({label.target for label in labels}) == 2:
-            model.fit(dimension, labels)
+    judge = fit_judge(QualityConfig(), documents, bundled_labels(documents, len(documents) // 4, random.Random(0)))
     texts = [document.text for document in documents]
     domains = LogisticRegression(solver="liblinear").fit(ngrams(texts), np.arange(len(texts)) % 2)
     index = EvaluationIndex(read_items(DecontaminateConfig()))
@@ -83,7 +81,7 @@ def steps(documents: list[Document], folder: Path, tokenizer: Any) -> Iterator[t
     yield "reading and writing", passed_on
     yield "clean", lambda documents: [clean_document(document, cleaning) for document in documents]
     yield "deduplicate", sign
-    yield "quality", lambda documents: model.judge(documents, ENGLISH_ONLY)
+    yield "quality", judge.scores
     yield "domains", lambda documents: domains.predict_proba(ngrams([document.text for document in documents]))
     yield "decontaminate", lambda documents: [index.match(comparable_words(document.text)) for document in documents]
     yield "shards", lambda documents: encode_documents(documents, tokenizer)

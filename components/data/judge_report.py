@@ -11,7 +11,6 @@ The judge is fitted again, exactly as the ``quality`` stage fits it. Nothing is 
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,11 @@ from threadpoolctl import threadpool_limits
 from components.data.clean import CleanConfig, clean_document, language_of
 from components.data.documents import Document, is_held_out, read_documents
 from components.data.features import EXCERPT
-from components.data.judging import make_teacher
 from components.data.normalize import normalize
-from components.data.quality import DIMENSIONS, QualityConfig
-from components.data.quality_judges import MEASURED_SHARE, bundled_labels, taught_labels
-from components.data.quality_scoring import (
-    BATCH,
-    ENGLISH_ONLY,
-    REFERENCE_TEXTS,
-    QualityModel,
-    auc,
-    auc_interval,
-    overall_score,
-    sample_documents,
-)
+from components.data.quality import QualityConfig
+from components.data.quality_judges import MEASURED_SHARE
+from components.data.quality_model import BATCH, Judge, fit_judge, labels_of
+from components.data.quality_scoring import auc, auc_interval, sample_documents
 from components.data.reading import documents_of
 from components.data.sources import Source
 from components.stage import Run
@@ -46,20 +36,6 @@ BINS = 10
 """Of the population stability index: tenths of the corpus's scores."""
 SAMPLES = 20
 Group = Callable[[Document], str]
-
-
-@dataclass(frozen=True)
-class Judge:
-    """A fitted judge, and what it was measured on: dimension -> (texts are good, scores, languages)."""
-
-    model: QualityModel
-    weights: np.ndarray
-    english_only: frozenset[str]
-    held_out: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-    def overall(self, documents: Sequence[Document]) -> np.ndarray:
-        """Score of each document in [0, 1], (documents,)."""
-        return overall_score(self.model.judge(documents, self.english_only), self.weights)
 
 
 def judge_report(
@@ -98,23 +74,9 @@ def judge_report(
 
 
 def fit(config: QualityConfig, documents: Path, run: Run) -> Judge:
-    """As ``quality_scoring`` fits it: same sample, same labels, same model."""
+    """As the ``quality`` stage fits it: same sample, same labels."""
     sample = sample_documents(read_documents(documents), 8 * config.judged_documents, run.seed)
-    rng = random.Random(f"{run.seed}-quality")
-    model = QualityModel([document.text for document in sample[:REFERENCE_TEXTS]])
-    if config.judge == "bundled":
-        labels = bundled_labels(sample, config.judged_documents // 2, rng)
-    else:
-        labels = taught_labels(sample, config, make_teacher(config.judge, config.teacher, run), rng)
-    language = {document.id: document.language for document in sample}
-    held_out = {}
-    for dimension, labelled in labels.items():
-        if len({label.target > 0.5 for label in labelled}) == 2 and len(labelled) >= 2 * LEAST:
-            targets, scores = model.fit(dimension, labelled)
-            measured = [label for label in labelled if is_held_out(label.origin, MEASURED_SHARE)]
-            held_out[dimension] = (targets, scores, np.array([language[label.origin] for label in measured]))
-    weights = np.array([config.weights.get(dimension, 0.0) for dimension in DIMENSIONS])
-    return Judge(model, weights, ENGLISH_ONLY if config.judge == "bundled" else frozenset(), held_out)
+    return fit_judge(config, sample, labels_of(config, sample, random.Random(f"{run.seed}-quality"), run))
 
 
 def judge_all(judge: Judge, corpus: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,21 +11,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from components.data.documents import read_documents
-from components.data.quality import DIMENSIONS, QualityConfig
+from components.data.quality import QualityConfig
 from components.data.quality_judges import bundled_labels
-from components.data.quality_scoring import (
-    BATCH,
-    ENGLISH_ONLY,
-    REFERENCE_TEXTS,
-    QualityModel,
-    overall_score,
-    sample_documents,
-)
+from components.data.quality_model import BATCH, fit_judge
+from components.data.quality_scoring import sample_documents
 
 LEAST_LENGTH = 0.5
 """Of the longest of its cluster: a fragment of it may be cleaner, but holds too little of it."""
-LEAST_LABELS = 40
-"""Fewer contrasting texts teach nothing: the dimension is then left out."""
 
 
 def quality_of(corpus: Path, wanted: np.ndarray, seed: int) -> np.ndarray:
@@ -35,13 +27,9 @@ def quality_of(corpus: Path, wanted: np.ndarray, seed: int) -> np.ndarray:
     scores = np.full(len(wanted), np.nan)
     if not sample or not wanted.any():
         return scores
-    weights = np.array([config.weights.get(dimension, 0.0) for dimension in DIMENSIONS])
     with threadpool_limits(1):  # sums in one order on every machine
-        model = QualityModel([document.text for document in sample[:REFERENCE_TEXTS]])
         labels = bundled_labels(sample, config.judged_documents // 2, random.Random(f"{seed}-keep-best"))
-        for dimension, labelled in labels.items():
-            if len({label.target for label in labelled}) == 2 and len(labelled) >= LEAST_LABELS:
-                model.fit(dimension, labelled)
+        judge = fit_judge(config, sample, labels)
         rows, batch = [], []
         for row, document in enumerate(read_documents(corpus)):
             if wanted[row]:
@@ -49,7 +37,7 @@ def quality_of(corpus: Path, wanted: np.ndarray, seed: int) -> np.ndarray:
                 batch.append(document)
             if len(batch) == BATCH or (batch and row == len(wanted) - 1):
                 # Rounded: the last bits differ between machines, and must not decide.
-                scores[rows] = np.round(overall_score(model.judge(batch, ENGLISH_ONLY), weights), 4)
+                scores[rows] = np.round(judge.overall(batch), 4)
                 rows, batch = [], []
     return scores
 

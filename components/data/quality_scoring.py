@@ -9,75 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from components.data.documents import Document, is_held_out, read_documents, write_documents
-from components.data.features import EXCERPT, CharacterModel, dense_features, ngrams
-from components.data.judging import make_teacher
+from components.data.features import EXCERPT
 from components.data.quality import DIMENSIONS
-from components.data.quality_judges import MEASURED_SHARE, Labelled, bundled_labels, taught_labels
+from components.data.quality_judges import MEASURED_SHARE
+from components.data.quality_model import BATCH, NEUTRAL, Judge, fit_judge, labels_of, overall_score, weights_of
 from components.stage import Inputs, Run, StageError, Summary, effect
 
 if TYPE_CHECKING:
     from components.data.quality import QualityConfig
 
-BATCH = 2_000
-REFERENCE_TEXTS = 3_000
-ENGLISH_ONLY = frozenset({"educational", "factual", "harmlessness"})
-NEUTRAL = 0.5
-"""Written for a dimension that was not judged; it does not enter the overall score."""
 Group = tuple[str, str]
-
-
-class QualityModel:
-    """One logistic regression a dimension over hashed n-grams and standardised statistics."""
-
-    def __init__(self, reference: Sequence[str]) -> None:
-        self.characters = CharacterModel(reference)
-        self.models: dict[str, LogisticRegression] = {}
-        statistics = dense_features(reference[:BATCH], self.characters)
-        self.mean, self.scale = statistics.mean(axis=0), statistics.std(axis=0) + 1e-6
-
-    def features(self, texts: Sequence[str]) -> sparse.csr_matrix:
-        """``(texts, 2**16 + statistics)``; statistics are clipped to 4 deviations and scaled to weigh like n-grams."""
-        dense = np.clip((dense_features(texts, self.characters) - self.mean) / self.scale, -4, 4) / 4
-        return sparse.hstack([ngrams(texts), sparse.csr_matrix(dense)], format="csr")
-
-    def fit(self, dimension: str, labels: Sequence[Labelled]) -> tuple[np.ndarray, np.ndarray]:
-        """Fit to soft targets; returns held-out (targets as 0 or 1, scores)."""
-        features = self.features([label.text for label in labels])
-        targets = np.array([label.target for label in labels])
-        measured = np.array([is_held_out(label.origin, MEASURED_SHARE) for label in labels])
-        seen, goals = features[~measured], targets[~measured]
-        model = LogisticRegression(C=10.0, solver="liblinear", random_state=0, max_iter=200)
-        # a soft target t is the label 1 with weight t and the label 0 with weight 1 - t
-        soft = sparse.vstack([seen, seen], format="csr")
-        weights = np.concatenate([goals, 1 - goals])
-        used = weights > 0
-        classes = np.concatenate([np.ones(len(goals)), np.zeros(len(goals))])
-        self.models[dimension] = model.fit(soft[used], classes[used], sample_weight=weights[used])
-        middle = 0.5 if set(np.unique(targets)) <= {0.0, 1.0} else float(np.median(targets))
-        return targets[measured] > middle, model.predict_proba(features[measured])[:, 1]
-
-    def judge(self, documents: Sequence[Document], english_only: frozenset[str]) -> np.ndarray:
-        """``score``, with NaN where the judge knows a dimension in English alone and the document is not English."""
-        scores = self.score([document.text for document in documents])
-        other = [row for row, document in enumerate(documents) if document.language != "en"]
-        masked = [column for column, dimension in enumerate(DIMENSIONS) if dimension in english_only]
-        scores[np.ix_(other, masked)] = np.nan
-        return scores
-
-    def score(self, texts: Sequence[str]) -> np.ndarray:
-        """Probability of good in each dimension, ``(texts, 5)``; NaN where a dimension could not be learned."""
-        features = self.features(texts)
-        scores = np.full((len(texts), len(DIMENSIONS)), np.nan)
-        for column, dimension in enumerate(DIMENSIONS):
-            if dimension in self.models:
-                scores[:, column] = self.models[dimension].predict_proba(features)[:, 1]
-        return scores
 
 
 def write_scored(config: "QualityConfig", inputs: Inputs, run: Run) -> Summary:
@@ -87,30 +32,24 @@ def write_scored(config: "QualityConfig", inputs: Inputs, run: Run) -> Summary:
 
 
 def _write_scored(config: "QualityConfig", inputs: Inputs, run: Run) -> Summary:
-    weights = np.array([config.weights.get(dimension, 0.0) for dimension in DIMENSIONS])
+    weights = weights_of(config)
     if set(config.weights) - set(DIMENSIONS) or weights.sum() <= 0:
         raise StageError(f"quality: weights must be for {', '.join(DIMENSIONS)} and not all 0; got {config.weights}")
     sample = sample_documents(read_documents(inputs["documents"]), 8 * config.judged_documents, run.seed)
     if len(sample) < 50:
         raise StageError(f"quality: only {len(sample)} documents came in; at least 50 are needed to learn a scale")
     rng = random.Random(f"{run.seed}-quality")
-    model = QualityModel([document.text for document in sample[:REFERENCE_TEXTS]])
-    if config.judge == "bundled":
-        labels = bundled_labels(sample, config.judged_documents // 2, rng)
-    else:
-        labels = taught_labels(sample, config, make_teacher(config.judge, config.teacher, run), rng)
+    judge = fit_judge(config, sample, labels_of(config, sample, rng, run))
+    for dimension in (name for name in DIMENSIONS if name not in judge.held_out):
+        run.info(f"quality: too few contrasting documents to learn '{dimension}'; it stays neutral")
     effects = []
-    for number, (dimension, labelled) in enumerate(labels.items()):
-        if len({label.target > 0.5 for label in labelled}) < 2 or len(labelled) < 40:
-            run.info(f"quality: too few contrasting documents to learn '{dimension}'; it stays neutral")
-            continue
-        targets, scores = model.fit(dimension, labelled)
+    for dimension, (targets, found, _) in judge.held_out.items():
         if len(set(targets)) == 2:
             note = f"{config.judge} judge, {len(targets)} held-out texts; the baseline is chance"
-            effects.append(_auc_effect(f"AUC of {dimension}", targets, scores, None, [run.seed, number], note))
+            seed = [run.seed, DIMENSIONS.index(dimension)]
+            effects.append(_auc_effect(f"AUC of {dimension}", targets, found, None, seed, note))
 
-    english_only = ENGLISH_ONLY if config.judge == "bundled" else frozenset()
-    scores, groups = _score_all(inputs, model, run, english_only)
+    scores, groups = _score_all(inputs, judge, run)
     overall = overall_score(scores, weights)
     thresholds = keep_thresholds(overall, groups, config.keep_share, config.most_dropped_share)
     kept = overall >= np.array([thresholds[group] for group in groups])
@@ -119,7 +58,7 @@ def _write_scored(config: "QualityConfig", inputs: Inputs, run: Run) -> Summary:
     junk = [document for document in read_documents(inputs["rejected"]) if document.meta.get("label") == "junk"]
     if junk:
         real = [document for document in sample if is_held_out(document.id, MEASURED_SHARE)][:1500]
-        judged = overall_score(model.judge([*real, *junk], english_only), weights)
+        judged = judge.overall([*real, *junk])
         bar = float(np.quantile(overall, 1 - config.keep_share))
         effects += _junk_effects(real, junk, judged, bar, run.seed)
     return {
@@ -163,9 +102,7 @@ def sample_documents(documents: Iterable[Document], size: int, seed: int) -> lis
     return sample
 
 
-def _score_all(
-    inputs: Inputs, model: QualityModel, run: Run, english_only: frozenset[str]
-) -> tuple[np.ndarray, list[Group]]:
+def _score_all(inputs: Inputs, judge: Judge, run: Run) -> tuple[np.ndarray, list[Group]]:
     """Scores ``(documents, 5)`` and the group of each; batches that a killed run has scored are read back."""
     documents = read_documents(inputs["documents"])
     scores: list[np.ndarray] = []
@@ -176,7 +113,7 @@ def _score_all(
             if file.exists():
                 scored = np.load(file)
             else:
-                scored = model.judge(batch, english_only)
+                scored = judge.scores(batch)
                 partial = file.with_suffix(".partial")
                 with partial.open("wb") as stream:
                     np.save(stream, scored)
@@ -258,13 +195,6 @@ def auc(targets: np.ndarray, scores: np.ndarray) -> float:
     good = int(targets.sum())
     bad = len(targets) - good
     return float((rankdata(scores)[targets].sum() - good * (good + 1) / 2) / (good * bad))
-
-
-def overall_score(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of the dimensions that were judged (NaN: not judged), ``(texts,)``."""
-    judged = ~np.isnan(scores)
-    total = judged @ weights
-    return np.where(total > 0, np.nan_to_num(scores) @ weights / np.maximum(total, 1e-9), NEUTRAL)
 
 
 def _shares(groups: Sequence[Group], dropped: np.ndarray) -> dict[str, float]:

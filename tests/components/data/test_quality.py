@@ -9,7 +9,8 @@ from components.data.documents import new_document, read_documents, write_docume
 from components.data.features import DENSE, CharacterModel, dense_features, ngrams
 from components.data.quality import DIMENSIONS, QualityConfig, score_quality
 from components.data.quality_judges import shuffle, soil
-from components.data.quality_scoring import keep_thresholds, overall_score
+from components.data.quality_model import overall_score
+from components.data.quality_scoring import keep_thresholds
 from components.stage import StageError
 from tests.support import make_artifact, make_run
 
