@@ -48,7 +48,7 @@ class SharedExperts:
         self.config, self.world_size = config, layout.world_size
         self.group = _make_groups(layout)
         self.owned: dict[str, nn.Parameter] = {}
-        for name, layer in model.named_modules():
+        for name, layer in list(model.named_modules()):
             if isinstance(layer, MoE):
                 self._share(f"{name}.experts", layer)
         self.optimizer = adamw([{"params": list(self.owned.values()), "weight_decay": config.weight_decay}], config)

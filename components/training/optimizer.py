@@ -17,14 +17,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def buildadamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+def build_adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101), fused: one pass over the parameters instead of one an operation."""
     return adamw(parameter_groups(model, config.weight_decay), config)
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> "torch.optim.Optimizer | MuonWithAdamW":
     """The optimizer that ``config.optimizer`` names."""
-    return MuonWithAdamW(model, config) if config.optimizer == "muon" else buildadamw(model, config)
+    return MuonWithAdamW(model, config) if config.optimizer == "muon" else build_adamw(model, config)
 
 
 class MuonWithAdamW:
