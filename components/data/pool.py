@@ -147,18 +147,19 @@ class Processes:
 
     def __call__(self, work: Callable[[Job], Result], job: Job) -> Result:
         process: int | None = getattr(self._mine, "process", None)
-        if process is None:
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent)
-            self._mine.process = process = pool.submit(os.getpid).result()
-            self._pools[process] = pool
-        if self._over:
-            raise WorkerDied("nobody wants the result any more")
         try:
+            if process is None:
+                context = multiprocessing.get_context("spawn")
+                pool = ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent)
+                self._mine.process = process = pool.submit(os.getpid).result()
+                self._pools[process] = pool
+            if self._over:
+                raise WorkerDied("nobody wants the result any more")
             return self._pools[process].submit(work, job).result()
         except BrokenProcessPool:
             self._mine.process = None
-            self._pools.pop(process).shutdown()
+            if process is not None:
+                self._pools.pop(process).shutdown()
             raise WorkerDied(f"the process of {work.__name__} was ended from outside") from None
 
     def close(self, *, at_once: bool) -> None:
