@@ -37,8 +37,12 @@ class Executor(Protocol):
         """``work(job)``, or its error; WorkerDied where it was not let finish."""
         ...
 
-    def close(self, *, at_once: bool) -> None:
-        """``at_once``: what is being worked on is not waited for; nobody wants it any more."""
+    def abandon(self) -> None:
+        """End what is being worked on, now and from now on: nobody wants it any more. Its calls raise WorkerDied."""
+        ...
+
+    def close(self) -> None:
+        """After the last call has returned."""
         ...
 
 
@@ -78,8 +82,10 @@ def run(work: Callable[[Job], Result], jobs: Sequence[Job], executor: Executor) 
     finally:  # a user who presses Ctrl-C does not want to wait for a shard of minutes
         over.set()
         threads.shutdown(wait=False, cancel_futures=True)
-        executor.close(at_once=not finished)
+        if not finished:
+            executor.abandon()
         threads.shutdown()
+        executor.close()
 
 
 def attempt(work: Callable[[Job], Result], job: Job, executor: Executor, over: threading.Event) -> Result:
@@ -116,7 +122,9 @@ class ThisProcess:
     def __call__(self, work: Callable[[Job], Result], job: Job) -> Result:
         return work(job)
 
-    def close(self, *, at_once: bool) -> None: ...
+    def abandon(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def end_with_parent() -> None:
@@ -162,12 +170,14 @@ class Processes:
                 self._pools.pop(process).shutdown()
             raise WorkerDied(f"the process of {work.__name__} was ended from outside") from None
 
-    def close(self, *, at_once: bool) -> None:
+    def abandon(self) -> None:
         self._over = True  # before the look at who is there: a process may be starting just now
-        for process, pool in list(self._pools.items()):
-            if at_once:
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGTERM)
+        for process in list(self._pools):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
             pool.shutdown()
 
 

@@ -26,6 +26,7 @@ class RayTasks:
         self._ray = connect(address)
         self._tasks: dict[Callable[..., Any], Any] = {}
         self._asked: set[Any] = set()
+        self._over = False
         self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def __call__(self, work: Callable[[Job], Result], job: Job) -> Result:
@@ -34,6 +35,8 @@ class RayTasks:
             self._tasks[work] = self._ray.remote(max_retries=0, num_cpus=1)(work)
         self._asked.add(answer := self._tasks[work].remote(job))
         try:
+            if self._over:
+                self._ray.cancel(answer, force=True)
             return self._ray.get(answer)
         except errors.RayTaskError as error:
             raise error.cause from None  # what the work itself has raised
@@ -44,10 +47,13 @@ class RayTasks:
         finally:
             self._asked.discard(answer)
 
-    def close(self, *, at_once: bool) -> None:
-        """The connection stays for the next stage; Ray ends it, and a cluster of its own, with this process."""
-        for answer in list(self._asked) if at_once else ():
+    def abandon(self) -> None:
+        self._over = True  # before the look at what is asked: another thread may be asking just now
+        for answer in list(self._asked):
             self._ray.cancel(answer, force=True)
+
+    def close(self) -> None:
+        """The connection stays for the next stage; Ray ends it, and a cluster of its own, with this process."""
 
 
 def connect(address: str) -> ModuleType:
