@@ -92,11 +92,12 @@ class SharedExperts:
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take this process' part of whole tensors."""
+        self.optimizer.state.clear()
         for name, parameter in self.owned.items():
             parameter.copy_(self._mine(weights[name]))
             if kept := moments.get(name):
                 self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(kept["step"])),
+                    "step": torch.tensor(float(kept["step"]), device=parameter.device),  # where a fused step wants it
                     **{key: self._mine(kept[key]).to(parameter.device).clone() for key in MOMENTS},
                 }
 

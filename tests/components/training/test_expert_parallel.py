@@ -62,6 +62,8 @@ def work(rank: int, folder: str) -> None:
                 assert torch.equal(
                     again.optimizer.state[again.owned[each]][key], shared.optimizer.state[parameter][key]
                 )
+        again.load(whole["weight"], {})  # a checkpoint from before the first update
+        assert not again.optimizer.state
         if rank == 3:
             torch.save(found | whole, f"{folder}/{name}.pt")
     with pytest.raises(StageError, match="4 experts cannot be shared evenly"):
