@@ -1,5 +1,6 @@
 """Matrix products of the decoder, by the fastest routine of the device."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,21 +12,28 @@ MANY_ROWS = 64
 _one_dnn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 # Gradients of weights with fewer elements take the default: reordering costs what the faster routine saves.
 MANY_ELEMENTS = 2**16
-# Rows of a tall gradient (a vocabulary's) that are computed at once: 8,192 x 896 are 29 MB, which caches hold.
+# oneDNN reads weights of more elements slowly where they are transposed, down to 0.7 of MKL's speed.
+LARGE_WEIGHT = 2**22
+# Rows of a tall matrix (a vocabulary's) that are multiplied at once: 8,192 x 896 are 29 MB, which caches hold.
 SLICE_ROWS = 8192
 
 
 def _mkl_holds_back() -> bool:
-    """MKL, the default for float32, leaves half the vector units of AMD's processors unused; oneDNN does not."""
+    """MKL, the default for float32, leaves half the vector units of AMD's fifth Zen generation unused; oneDNN does not.
+
+    The generations before it have no more units than MKL uses, and there MKL is faster at gradients of weights.
+    """
     if not torch.backends.mkl.is_available():
         return False
     try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+        told = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
+    family = re.search(r"^cpu family\s*:\s*(\d+)", told, re.MULTILINE)
+    return "AuthenticAMD" in told and family is not None and int(family[1]) >= 26
 
 
-_one_dnn_outer = _one_dnn is not None and _mkl_holds_back()
+_mkl_is_held_back = _one_dnn is not None and _mkl_holds_back()
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -55,16 +63,35 @@ def gated_linear(gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
     return _GatedLinear.apply(gate, up, weight)
 
 
+def tall_product(x: Tensor, weight: Tensor) -> Tensor:
+    """``product`` with a weight of many rows (a vocabulary), slice by slice: (R, I), (O, I) -> (R, O)."""
+    rows = weight.shape[0]
+    if _one_dnn is None or not _suits(x) or rows <= SLICE_ROWS:
+        return product(x, weight)
+    output = x.new_empty(x.shape[0], rows)
+    for start in range(0, rows, SLICE_ROWS):
+        part = slice(start, start + SLICE_ROWS)
+        output[:, part] = product(x, weight[part])
+    return output
+
+
+def product_back(grad: Tensor, weight: Tensor) -> Tensor:
+    """grad weight, the gradient of a product's x: (..., O), (O, I) -> (..., I)."""
+    if _mkl_is_held_back or weight.numel() < LARGE_WEIGHT or not _suits(grad):
+        return product(grad, weight.t())
+    return grad @ weight
+
+
 def outer(left: Tensor, right: Tensor) -> Tensor:
     """left^T right: (R, O), (R, I) -> (O, I), the gradient of a weight."""
-    if _one_dnn_outer and _suits(left) and left.shape[1] * right.shape[1] >= MANY_ELEMENTS:
+    if _mkl_is_held_back and _suits(left) and left.shape[1] * right.shape[1] >= MANY_ELEMENTS:
         return product(left.t(), right.t())
     return left.t() @ right
 
 
 def add_outer(total: Tensor, left: Tensor, right: Tensor) -> None:
     """total += left^T right, in place: (O, I), (R, O), (R, I)."""
-    if not (_one_dnn_outer and _suits(left) and total.numel() >= MANY_ELEMENTS * 16):
+    if not (_mkl_is_held_back and _suits(left) and total.numel() >= MANY_ELEMENTS * 16):
         total.addmm_(left.t(), right)
         return
     columns = right.t().contiguous()
@@ -96,7 +123,7 @@ class _Linear(torch.autograd.Function):
         want_x, want_weight, want_bias = ctx.needs_input_grad
         rows = grad.reshape(-1, grad.shape[-1])
         return (
-            product(grad, weight.t()) if want_x else None,
+            product_back(grad, weight) if want_x else None,
             outer(rows, x.reshape(-1, x.shape[-1])) if want_weight else None,
             rows.sum(dim=0) if want_bias else None,
         )
@@ -117,6 +144,6 @@ class _GatedLinear(torch.autograd.Function):
             inner = activated * up
             grad_weight = outer(grad.reshape(-1, grad.shape[-1]), inner.reshape(-1, inner.shape[-1]))
             del inner
-        grad_inner = product(grad, weight.t())
+        grad_inner = product_back(grad, weight)
         grad_up = activated.mul_(grad_inner)
         return torch.ops.aten.silu_backward(grad_inner.mul_(up), gate), grad_up, grad_weight

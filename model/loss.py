@@ -6,7 +6,7 @@ For a 151,936-row vocabulary the logits of 8,192 tokens alone are 5 GB in float3
 import torch
 from torch import Tensor
 
-from model.linear import add_outer, product
+from model.linear import add_outer, product_back, tall_product
 
 IGNORE = -100
 """Label of a token that carries no loss."""
@@ -63,7 +63,7 @@ class _SumCrossEntropy(torch.autograd.Function):
                 continue
             grad = _minus_one_hot(probabilities, targets[part]).to(rows.dtype)  # d(-log p) / d logits
             if grad_rows is not None:
-                grad_rows[part] = product(grad, weight.t())
+                grad_rows[part] = product_back(grad, weight)
             if grad_weight is not None:
                 add_outer(grad_weight, grad, rows[part])
         ctx.grads = grad_rows, grad_weight
@@ -90,7 +90,7 @@ class _TokenLogProbs(torch.autograd.Function):
         ctx.save_for_backward(rows, weight, targets)
         log_probs = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
         for part in _chunks(rows.shape[0]):
-            logits = product(rows[part], weight).float()
+            logits = tall_product(rows[part], weight).float()
             chosen = logits.gather(1, targets[part][:, None]).squeeze(1)
             log_probs[part] = chosen - logits.logsumexp(dim=1)
         return log_probs
@@ -106,7 +106,7 @@ class _TokenLogProbs(torch.autograd.Function):
             grad = _minus_one_hot(probabilities, targets[part]).mul_(-grad_output[part][:, None])
             grad = grad.to(rows.dtype)
             if grad_rows is not None:
-                grad_rows[part] = product(grad, weight.t())
+                grad_rows[part] = product_back(grad, weight)
             if grad_weight is not None:
                 add_outer(grad_weight, grad, rows[part])
         return grad_rows, grad_weight, None
@@ -114,12 +114,12 @@ class _TokenLogProbs(torch.autograd.Function):
 
 def _softmax(rows: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Probabilities (R, V) and log-probabilities of the targets (R,), float32; one buffer of that size in all."""
-    logits = product(rows, weight).float()
+    logits = tall_product(rows, weight).float()
     chosen = logits.gather(1, targets[:, None]).squeeze(1)
-    largest, place = logits.max(dim=1)
+    largest = logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
     # the likeliest row's probability is 1 / sum(exp(logit - largest)), which never underflows
-    return logits, chosen - largest + logits.gather(1, place[:, None]).squeeze(1).log()
+    return logits, chosen - largest + logits.amax(dim=1).log()
 
 
 def _minus_one_hot(probabilities: Tensor, targets: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def test_equals_the_frameworks(rows, bias, fast, monkeypatch) -> None:
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize(("rows", "shape"), [(3, (300, 260)), (200, (40, 24)), (200, (300, 260)), (80, (9000, 128))])
 def test_gradients_of_weights(rows, shape, fast, monkeypatch) -> None:
-    monkeypatch.setattr(ours, "_one_dnn_outer", fast and ours._one_dnn is not None)
+    monkeypatch.setattr(ours, "_mkl_is_held_back", fast and ours._one_dnn is not None)
     torch.manual_seed(0)
     left, right, total = torch.randn(rows, shape[0]), torch.randn(rows, shape[1]), torch.randn(shape)
     expected = left.double().t() @ right.double()
@@ -37,6 +37,34 @@ def test_gradients_of_weights(rows, shape, fast, monkeypatch) -> None:
     sum_ = total.clone()
     ours.add_outer(sum_, left, right)
     torch.testing.assert_close(sum_.double(), total.double() + expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+@pytest.mark.parametrize("rows", [8, 200])
+def test_products_with_a_vocabulary(rows, held_back, monkeypatch) -> None:
+    """More rows than a slice has, and more elements than a large weight."""
+    monkeypatch.setattr(ours, "_mkl_is_held_back", held_back and ours._one_dnn is not None)
+    torch.manual_seed(0)
+    x, weight = torch.randn(rows, 250), torch.randn(17_000, 250)
+    assert weight.numel() >= ours.LARGE_WEIGHT
+    forth = ours.tall_product(x, weight)
+    torch.testing.assert_close(forth.double(), x.double() @ weight.double().t(), rtol=1e-5, atol=1e-4)
+    back = ours.product_back(forth, weight)
+    torch.testing.assert_close(back.double(), forth.double() @ weight.double(), rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("told", "held_back"),
+    [
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\n", True),  # Zen 5
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\n", False),  # Zen 3 and 4
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\n", False),
+        ("processor\t: 0\nBogoMIPS\t: 243.75\n", False),
+    ],
+)
+def test_where_mkl_is_held_back(told, held_back, monkeypatch) -> None:
+    monkeypatch.setattr(ours.Path, "read_text", lambda self: told)
+    assert ours._mkl_holds_back() == (held_back and torch.backends.mkl.is_available())
 
 
 @pytest.mark.parametrize("rows", [8, 200])  # by the framework's routine, and by the faster one

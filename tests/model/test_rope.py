@@ -30,7 +30,10 @@ def test_frequencies_and_logits_equal_transformers(config, twin):
     assert attention_factor(config) == pytest.approx(rope.attention_scaling)
     ids = torch.randint(200, (1, 150), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(model.logits(model(ids)), theirs(ids).logits, atol=1e-4, rtol=1e-4)
+        expected = theirs(ids).logits
+        torch.testing.assert_close(
+            model.logits(model(ids)), expected, atol=3e-5 * expected.abs().max().item(), rtol=1e-4
+        )
 
 
 def test_yarn_keeps_fast_dimensions_and_interpolates_slow_ones():

@@ -14,6 +14,7 @@ from model.generation.layout import Stretch
 from model.generation.native import NativeNetwork, can_run
 from model.generation.network import Network
 from model.generation.pages import PAGE, PagePool
+from model.transformer import Transformer
 
 needs_compiler = pytest.mark.skipif(native_build.library() is None, reason="no g++ here")
 YARN = RopeScaling(factor=4.0, original_max_position_embeddings=64)
@@ -55,17 +56,22 @@ def texts_of(lengths: list[int]) -> list[list[int]]:
     return [source.integers(0, 200, length).tolist() for length in lengths]
 
 
+def logits_of(model: Transformer, texts: list[list[int]]) -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.cat([model.logits(model(torch.tensor([text])))[0] for text in texts])
+
+
 @needs_compiler
 @pytest.mark.parametrize("name", CONFIGS)
 def test_it_equals_the_model(name):
     model = make_model(CONFIGS[name]).eval()
     assert can_run(model)
     texts = texts_of([150, 1, 65])
-    with torch.inference_mode():
-        expected = torch.cat([model.logits(model(torch.tensor([text])))[0] for text in texts])
     ours = run(NativeNetwork(model), texts, [32, 1, 64])
-    assert ours.isfinite().all()
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    plain, exact = logits_of(model, texts), logits_of(model.double(), texts)
+    # the wider a random model, the more it makes of a rounding: the measure is what torch itself is off by
+    allowed = max(1e-5 * exact.abs().max(), 2.0 * (plain - exact).abs().max())
+    assert (ours - exact).abs().max() <= allowed
 
 
 @needs_compiler
