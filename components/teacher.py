@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +39,28 @@ class Teacher(Protocol):
     def complete_all(self, prompts: Sequence[str], *, max_tokens: int = 512) -> list[str]: ...
     def score_all(self, prompts: Sequence[str], choices: Sequence[str]) -> list[Scores]: ...
 
+    usage: "Usage"
+
+    def sample_all(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        samples: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> list[list[str]]:
+        """``samples`` different answers to each conversation."""
+        ...
+
+
+@dataclass
+class Usage:
+    """Tokens of all answers of ``sample_all``, those that were kept from before too: what they cost altogether."""
+
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
 
 class EndpointTeacher:
     """Any OpenAI-compatible server. Answers are cached on disk by what was asked, so a killed stage asks no question
@@ -63,6 +86,7 @@ class EndpointTeacher:
         )
         self.endpoint, self.model, self.cache = endpoint, model, cache
         self.budget_tokens, self.used_tokens = budget_tokens, 0
+        self.usage = Usage()
         self.concurrency = concurrency
         self._lock = Lock()
         cache.mkdir(parents=True, exist_ok=True)
@@ -90,6 +114,29 @@ class EndpointTeacher:
     def score_all(self, prompts: Sequence[str], choices: Sequence[str]) -> list[Scores]:
         with ThreadPoolExecutor(self.concurrency) as pool:
             return list(pool.map(lambda prompt: self.score(_user(prompt), choices), prompts))
+
+    def sample_all(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        samples: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> list[list[str]]:
+        requests = [
+            {"messages": list(messages), "max_tokens": max_tokens, "temperature": temperature, "seed": seed + sample}
+            for messages in conversations
+            for sample in range(samples)
+        ]
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            replies = list(pool.map(self._ask, requests))
+        for reply in replies:
+            said = reply.get("usage") or {}
+            self.usage.prompt_tokens += int(said.get("prompt_tokens", 0))
+            self.usage.answer_tokens += int(said.get("completion_tokens", 0))
+        answers = [str(reply["choices"][0]["message"]["content"] or "") for reply in replies]
+        return [answers[start : start + samples] for start in range(0, len(answers), samples)]
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         request = {"model": self.model, **request}
@@ -164,6 +211,7 @@ class CheckpointTeacher:
         # one engine for all questions: what their prompts begin with alike is read once
         self.engine = Engine(load_model(folder, device=device).eval(), max_running=batch_size)
         self.cache = cache
+        self.usage = Usage()
         self._identity = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(folder.glob("*.*"))]
         if cache is not None:
             cache.mkdir(parents=True, exist_ok=True)
@@ -175,32 +223,72 @@ class CheckpointTeacher:
         return self._score([messages], choices)[0]
 
     def complete_all(self, prompts: Sequence[str], *, max_tokens: int = 512) -> list[str]:
-        return self._kept(prompts, ["complete", max_tokens], lambda some: self._complete(some, max_tokens, 0.0))
+        question = ["complete", max_tokens]
+        return self._kept(prompts, question, lambda some: self._complete(list(map(_user, some)), max_tokens, 0.0))
 
     def score_all(self, prompts: Sequence[str], choices: Sequence[str]) -> list[Scores]:
-        return self._kept(prompts, ["score", *choices], lambda some: self._score(some, choices))
+        return self._kept(prompts, ["score", *choices], lambda some: self._score(list(map(_user, some)), choices))
 
-    def _kept(
-        self, prompts: Sequence[str], question: list[str | int], ask: Callable[[list[list[Message]]], list[Any]]
-    ) -> list[Any]:
+    def sample_all(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        samples: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> list[list[str]]:
+        question = ["sample", samples, max_tokens, temperature, seed]
+        kept = self._kept(
+            [json.dumps(list(messages), ensure_ascii=False) for messages in conversations], question,
+            lambda some: self._sample([json.loads(text) for text in some], samples, max_tokens, temperature, seed),
+        )  # fmt: skip
+        for answers in kept:
+            self.usage.prompt_tokens += samples * answers["prompt_tokens"]
+            self.usage.answer_tokens += answers["answer_tokens"]
+        return [answers["texts"] for answers in kept]
+
+    def _kept(self, prompts: Sequence[str], question: list[Any], ask: Callable[[list[str]], list[Any]]) -> list[Any]:
         """Answers in the order of the prompts, those that are not kept yet from ``ask``, a few at a time."""
         if self.cache is None:
-            return ask([_user(prompt) for prompt in prompts])
+            return ask(list(prompts))
         facts = [json.dumps([self._identity, question, prompt], ensure_ascii=False) for prompt in prompts]
         files = [self.cache / f"{hashlib.sha256(fact.encode()).hexdigest()}.json" for fact in facts]
         missing = [number for number, file in enumerate(files) if not file.exists()]
         for start in range(0, len(missing), KEPT_AT_ONCE):
             some = missing[start : start + KEPT_AT_ONCE]
-            for number, answer in zip(some, ask([_user(prompts[n]) for n in some]), strict=True):
+            for number, answer in zip(some, ask([prompts[n] for n in some]), strict=True):
                 partial = files[number].with_suffix(f".{os.getpid()}.partial")
                 partial.write_text(json.dumps(answer), encoding="utf-8")
                 partial.replace(files[number])
         return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
+    @property
+    def _stops(self) -> tuple[int, int]:
+        return self.tokenizer.im_end_id, self.tokenizer.eos_id
+
     def _complete(self, batch: Sequence[Sequence[Message]], max_tokens: int, temperature: float) -> list[str]:
-        stops = (self.tokenizer.im_end_id, self.tokenizer.eos_id)
-        answers = self._generate(batch, max_new_tokens=max_tokens, temperature=temperature, stop_ids=stops)
+        answers = self._generate(batch, max_new_tokens=max_tokens, temperature=temperature, stop_ids=self._stops)
         return [self.tokenizer.decode(answer.tokens) for answer in answers]
+
+    def _sample(
+        self, batch: Sequence[Sequence[Message]], samples: int, max_tokens: int, temperature: float, seed: int
+    ) -> list[dict[str, Any]]:
+        answers = iter(
+            self._generate(
+                batch, max_new_tokens=max_tokens, temperature=temperature, stop_ids=self._stops, seed=seed,
+                samples_per_prompt=samples,
+            )
+        )  # fmt: skip
+        found = []
+        for messages in batch:
+            own = [next(answers) for _ in range(samples)]
+            found.append({
+                "texts": [self.tokenizer.decode(answer.tokens) for answer in own],
+                "prompt_tokens": len(self._rendered(messages)),
+                "answer_tokens": sum(len(answer.tokens) for answer in own),
+            })  # fmt: skip
+        return found
 
     def _score(self, batch: Sequence[Sequence[Message]], choices: Sequence[str]) -> list[Scores]:
         firsts = [self.tokenizer.encode(choice)[0] for choice in choices]
@@ -211,8 +299,10 @@ class CheckpointTeacher:
     def _generate(self, batch: Sequence[Sequence[Message]], **options: Any) -> "list[Generation]":
         from model.generation import generate
 
-        prompts = [self.tokenizer.render_chat(list(messages), add_generation_prompt=True) for messages in batch]
-        return generate(self.engine, prompts, **options)
+        return generate(self.engine, [self._rendered(messages) for messages in batch], **options)
+
+    def _rendered(self, messages: Sequence[Message]) -> list[int]:
+        return self.tokenizer.render_chat(list(messages), add_generation_prompt=True)
 
 
 def _user(prompt: str) -> list[Message]:

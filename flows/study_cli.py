@@ -12,13 +12,19 @@ def factories(
     recipe: RecipeArgument,
     output: Annotated[Path, typer.Option(help="New folder for the conversations.", show_default=False)],
     set_: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show ten samples, and what all records would take and cost.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write checked SFT conversations of the report's nine kinds, with evidence and acceptance rates."""
-    from flows.factories import factories_command, print_factories
+    from flows.factories import factories_command, print_factories, print_preview
 
-    summary = factories_command(recipe, set_ or [], output)
-    show(summary, True) if as_json else print_factories(summary)
+    result = factories_command(recipe, set_ or [], output, dry=dry_run)
+    if as_json:
+        show(result, True)
+    else:
+        (print_preview if dry_run else print_factories)(result)
 
 
 def conversations(

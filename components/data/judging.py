@@ -1,5 +1,6 @@
 """Which language model judges or writes, as recipes name it. The model itself is behind ``components.teacher``."""
 
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,10 @@ class TeacherConfig(StageConfig):
     checkpoint: Path | None = Field(None, description="Hugging Face model folder, for 'checkpoint'")
     budget_tokens: int = Field(5_000_000, ge=1, description="prompt and answer tokens before the stage stops asking")
     concurrency: int = Field(16, ge=1, description="requests in flight")
+    prompt_price: float = Field(
+        0.0, ge=0, description="of a million prompt tokens, in any currency", exclude_if=operator.not_
+    )
+    answer_price: float = Field(0.0, ge=0, description="of a million answer tokens", exclude_if=operator.not_)
 
 
 def make_teacher(kind: Literal["endpoint", "checkpoint"], config: TeacherConfig, run: Run) -> "Teacher":

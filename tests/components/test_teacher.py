@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from components.stage import StageError
-from components.teacher import CheckpointTeacher, EndpointTeacher
+from components.teacher import CheckpointTeacher, EndpointTeacher, Usage
 
 QUESTION = [{"role": "user", "content": "2 + 2?"}]
 
@@ -24,7 +24,8 @@ class Server:
             return httpx.Response(self.failures.pop(0), text="busy")
         likely = [{"token": "4", "logprob": math.log(0.6)}, {"token": " 5", "logprob": math.log(0.2)}]
         choice = {"message": {"content": "four"}, "logprobs": {"content": [{"top_logprobs": likely}]}}
-        return httpx.Response(200, json={"choices": [choice], "usage": {"total_tokens": 10}})
+        usage = {"total_tokens": 10, "prompt_tokens": 7, "completion_tokens": 3}
+        return httpx.Response(200, json={"choices": [choice], "usage": usage})
 
 
 def teacher(server: Server, cache: Path, budget: int = 1000) -> EndpointTeacher:
@@ -76,6 +77,17 @@ def test_the_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.
     assert not any("secret" in file.read_text() for file in tmp_path.iterdir())
 
 
+def test_samples_are_requests_of_their_own_and_all_are_counted(tmp_path: Path) -> None:
+    server = Server()
+    for _ in range(2):  # the second process finds all answers
+        asking = teacher(server, tmp_path)
+        answers = asking.sample_all([QUESTION, QUESTION * 2], samples=3, max_tokens=9, temperature=0.7, seed=5)
+        assert answers == [["four"] * 3] * 2
+        assert asking.usage == Usage(prompt_tokens=6 * 7, answer_tokens=6 * 3)
+    assert sorted(request["seed"] for request in server.requests) == [5, 5, 6, 6, 7, 7]
+    assert {request["temperature"] for request in server.requests} == {0.7}
+
+
 def test_a_checkpoint_scores_and_completes(tmp_path: Path) -> None:
     from model.checkpoint import save_model
     from model.config import ModelConfig
@@ -104,6 +116,16 @@ def test_a_checkpoint_scores_and_completes(tmp_path: Path) -> None:
     kept = CheckpointTeacher(tmp_path, cache=tmp_path / "kept")
     assert [kept.complete_all(["a", "b"], max_tokens=4) for _ in range(2)] == [answers, answers]
     assert len(list((tmp_path / "kept").iterdir())) == 2
+    how = {"samples": 2, "max_tokens": 4, "temperature": 2.0, "seed": 1}
+    (first, second), _ = sampled = kept.sample_all([QUESTION, QUESTION * 2], **how)
+    assert first != second
+    again = CheckpointTeacher(tmp_path, cache=tmp_path / "kept")
+    again.engine = None  # it is not asked
+    assert again.sample_all([QUESTION, QUESTION * 2], **how) == sampled
+    read = sum(2 * len(tokenizer.render_chat(QUESTION * n, add_generation_prompt=True)) for n in (1, 2))
+    assert again.usage == kept.usage
+    assert again.usage.prompt_tokens == read
+    assert 4 <= again.usage.answer_tokens <= 16
 
 
 def test_a_killed_local_teacher_is_asked_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

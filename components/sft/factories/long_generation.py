@@ -3,7 +3,7 @@
 The default back-translation is extractive: the document's own heading and its most telling words become the query.
 A pair is kept where the response has the demanded length, is about what the query asks, does not repeat itself and
 ends with a sentence. Documents are the reference manual and the library's own documentation that come with the
-interpreter; a model writes the queries where a teacher is given (``teacher_query``).
+interpreter; a model writes the queries where a teacher is given (``query_request``).
 """
 
 import ast
@@ -16,8 +16,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from components.sft.factories.factory import Candidate, Factory, Verdict, accept, one_by_one, reject
-from components.sft.problems import user
-from components.teacher import Teacher
+from components.sft.problems import Message, user
 
 LENGTHS = (150, 300, 600, 1200, 2400, 4800)
 """Words that a query may ask for; the longest is about the report's 8,192 tokens."""
@@ -112,10 +111,9 @@ def keywords(text: str) -> tuple[str, ...]:
     return tuple(word for word, _ in words.most_common(8)) or ("python",)
 
 
-def teacher_query(teacher: Teacher, texts: Sequence[str]) -> list[str]:
-    """Queries that a model writes for documents."""
-    ask = "Write the one request to an assistant to which the following text is the answer.\n\n"
-    return teacher.complete_all([ask + text[:6000] for text in texts], max_tokens=100)
+def query_request(text: str) -> list[Message]:
+    """What a model is asked for a document's query."""
+    return user(f"Write the one request to an assistant to which the following text is the answer.\n\n{text[:6000]}")
 
 
 def _covered(asked: Sequence[str], text: str) -> float:
