@@ -107,16 +107,16 @@ MODEL_STAGES = (
     # 3.2 Scaling laws of hyper-parameters
     Stage(
         "scaling", "components.scaling.sweep:sweep", "scaling-law",
-        {"shards": "shards", "tokenizer": "tokenizer"}, version=3,
+        {"shards": "shards", "tokenizer": "tokenizer"}, version=4,
     ),
     # 3 Pre-training, 3.3 Long-context pre-training
     Stage(
         "pretrain", "components.training.pretrain:pretrain", "checkpoint",
-        {"shards": "shards", "tokenizer": "tokenizer", "scaling": "scaling"}, alias="base", trains=True, version=2,
+        {"shards": "shards", "tokenizer": "tokenizer", "scaling": "scaling"}, alias="base", trains=True, version=3,
     ),
     Stage(
         "extend", "components.training.extend:extend_context", "checkpoint",
-        {"base": "pretrain", "shards": "shards"}, alias="long", trains=True, version=2,
+        {"base": "pretrain", "shards": "shards"}, alias="long", trains=True, version=3,
     ),
     # 4.1 Supervised fine-tuning
     Stage(
@@ -125,7 +125,7 @@ MODEL_STAGES = (
     ),
     Stage(
         "sft", "components.sft.fine_tune:fine_tune", "checkpoint",
-        {"long": "extend", "conversations": "conversations"}, alias="sft", trains=True, version=3,
+        {"long": "extend", "conversations": "conversations"}, alias="sft", trains=True, version=4,
     ),
     # 4.2 Offline reinforcement learning
     Stage(
@@ -134,17 +134,17 @@ MODEL_STAGES = (
     ),
     Stage(
         "dpo", "components.preference.dpo:train_dpo", "checkpoint",
-        {"policy": "sft", "base": "extend", "pairs": "pairs"}, alias="dpo", trains=True, version=2,
+        {"policy": "sft", "base": "extend", "pairs": "pairs"}, alias="dpo", trains=True, version=3,
     ),
     # 4.3 Online reinforcement learning
     Stage(
         "reward", "components.preference.reward_model:train_reward_model", "reward-model",
         {"policy": "sft", "dpo": "dpo", "pairs": "pairs", "conversations": "conversations"},
-        trains=True, version=2,
+        trains=True, version=3,
     ),
     Stage(
         "grpo", "components.preference.grpo:train_grpo", "checkpoint",
-        {"policy": "dpo", "reward": "reward", "conversations": "conversations"}, alias="rl", trains=True, version=3,
+        {"policy": "dpo", "reward": "reward", "conversations": "conversations"}, alias="rl", trains=True, version=4,
     ),
     # 5 Evaluation
     Stage(

@@ -19,6 +19,7 @@ from model.config import ModelConfig
 from model.feed_forward import FeedForward
 from model.linear import Linear, linear
 from model.moe import MoE, Routing, auxiliary_loss, router_statistics
+from model.native_attention import can_attend, native_attention
 from model.norm import RMSNorm
 from model.partial_attention import Run, runs_of_documents, runs_of_rows
 from model.rope import attention_factor, inverse_frequencies, rotate, rotation
@@ -279,7 +280,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         grouped = query.view(batch, key.shape[1], -1, size)
         return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask).view(query.shape)
     if query.device.type == "cpu" and query.requires_grad and tokens == key.shape[2]:
-        return blocked_attention(query, key, value, mask)
+        return (native_attention if can_attend(query) else blocked_attention)(query, key, value, mask)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=heads != key.shape[1]
     )

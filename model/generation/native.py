@@ -8,9 +8,11 @@ Shapes: T tokens of all texts, H hidden_size, D head_dim, V vocabulary rows.
 """
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,13 +21,28 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.feed_forward import FeedForward
 from model.generation.layout import Stretch
-from model.generation.native_build import library
+from model.native_build import library as compiled
 from model.rope import attention_factor, rotation
 from model.transformer import Layer, Transformer
 
 _PANEL = 32
 """Outputs of a product that are computed together; head_dim is a multiple of it."""
 _TABLE_BLOCK = 2048
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The functions of ``decoder.cpp``; None where they cannot be had."""
+    found = compiled(Path(__file__).with_name("decoder.cpp"), "generation")
+    if found is None:
+        return None
+    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    found.forward.argtypes = (pointer,) * 6 + (size, number, pointer)
+    found.normalise.argtypes = (pointer, size, size, ctypes.c_float, pointer)
+    found.multiply.argtypes = (pointer, size, size, pointer, size, number, pointer)
+    for function in (found.forward, found.normalise, found.multiply):
+        function.restype = None
+    return found
 
 
 def can_run(model: Transformer) -> bool:

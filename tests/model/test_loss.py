@@ -80,3 +80,10 @@ def test_agrees_with_the_framework_in_bfloat16():
     total, _ = cross_entropy(hidden, weight, labels)
     expected = F.cross_entropy((hidden @ weight.t()).float(), labels, reduction="sum")
     torch.testing.assert_close(total, expected)
+
+
+def test_a_probability_below_all_numbers_has_a_loss():
+    hidden, weight = torch.tensor([[10.0, 0.0], [10.0, 1.0]]), torch.tensor([[20.0, 0.0], [-20.0, 0.0]])
+    labels = torch.tensor([1, 0])
+    for loss in (-token_log_probs(hidden, weight, labels), cross_entropy(hidden, weight.requires_grad_(), labels)[0]):
+        assert loss.sum().item() == pytest.approx(400.0)
