@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch  # loads OpenMP for all libraries after it
 
+_SHARED = Path(__file__).with_name("vectors.h")
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC")
 _SECONDS = 120
 _logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def _folder() -> Path:
 def _digest(source: Path, compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS)
     processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Feat"))]
-    content = (source.read_text(), version.stdout, *_FLAGS, *processor[:1], torch.__version__)
+    content = (source.read_text(), _SHARED.read_text(), version.stdout, *_FLAGS, *processor[:1], torch.__version__)
     return hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
 
 
