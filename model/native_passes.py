@@ -1,4 +1,4 @@
-"""RMSNorm and SwiGLU for training on a CPU, compiled (``passes.cpp``) where a compiler is at hand.
+"""RMSNorm, SwiGLU and rotations for training on a CPU, compiled (``passes.cpp``) where a compiler is at hand.
 
 Each is one pass over memory, which is all that they cost; the framework's operations make five. Tensors are float32
 and contiguous: see ``suits``.
@@ -26,9 +26,10 @@ def functions() -> ctypes.CDLL | None:
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     found.normalise.argtypes = (pointer, pointer, size, size, ctypes.c_float, number, pointer, pointer)
     found.normalise_backward.argtypes = (*(pointer,) * 4, size, size, number, pointer, pointer)
+    found.rotate.argtypes = (*(pointer,) * 3, *(size,) * 4, ctypes.c_float, number, pointer)
     found.gate.argtypes = (pointer, pointer, size, number, pointer)
     found.gate_backward.argtypes = (pointer, pointer, size, number, pointer, pointer)
-    for function in (found.normalise, found.normalise_backward, found.gate, found.gate_backward):
+    for function in (found.normalise, found.normalise_backward, found.rotate, found.gate, found.gate_backward):
         function.restype = None
     return found
 
@@ -57,6 +58,16 @@ def normalise_backward(x: Tensor, inverse: Tensor, weight: Tensor, grad: Tensor)
         torch.get_num_threads(), grad_x.data_ptr(), parts.data_ptr(),
     )  # fmt: skip
     return grad_x, parts.sum(dim=0)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+    """x (B, T, heads, D) turned by cos and sin, each (B or 1, T, 1, D); back for a sign of -1."""
+    y, (*_, heads, size) = torch.empty_like(x), x.shape
+    _have().rotate(
+        x.data_ptr(), cos.data_ptr(), sin.data_ptr(), x.numel() // (heads * size), cos.numel() // size, heads, size,
+        sign, torch.get_num_threads(), y.data_ptr(),
+    )  # fmt: skip
+    return y
 
 
 def gate(gates: Tensor, up: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-// RMSNorm and SwiGLU for training on a CPU, in one pass over memory where the framework's operations take five: see
+// RMSNorm, SwiGLU and rotations for training on a CPU, in one pass over memory where the framework's operations take five: see
 // native_passes.py. Sums of weights' gradients run over blocks of ROWS_OF_A_PART rows, so bits do not depend on threads.
 
 #include <algorithm>
@@ -55,6 +55,25 @@ void normalise_backward(const float* x, const float* inverse, const float* weigh
             }
             const float mean = dot(to, from, width) * scale / width;
             for (int64_t i = 0; i < width; i++) to[i] = (to[i] - from[i] * scale * mean) * scale;
+        }
+    }
+}
+
+// Turns each pair (i, i + size / 2) of x (rows, heads, size): y = x cos + x of the other half * sin * sign, with cos and
+// sin (turns, size) of row modulo turns. The gradient turns back: sign -1.
+void rotate(const float* x, const float* cos, const float* sin, int64_t rows, int64_t turns, int64_t heads, int64_t size,
+            float sign, int threads, float* y) {
+    const int64_t half = size / 2;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *c = cos + r % turns * size, *s = sin + r % turns * size;
+        for (int64_t h = r * heads; h < (r + 1) * heads; h++) {
+            const float* from = x + h * size;
+            float* to = y + h * size;
+            for (int64_t i = 0; i < half; i++) {
+                to[i] = from[i] * c[i] + from[half + i] * (s[i] * sign);
+                to[half + i] = from[half + i] * c[half + i] + from[i] * (s[half + i] * sign);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from model import native_passes
 from model.config import ModelConfig, RopeScaling
 
 
@@ -52,5 +53,21 @@ def rotation(positions: Tensor, frequencies: Tensor, factor: float) -> tuple[Ten
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (i, i + head_dim / 2) of ``x`` (..., head_dim): (a cos - b sin, b cos + a sin)."""
+    """Turn each pair (i, i + head_dim / 2) of ``x`` (B, T, heads, head_dim): (a cos - b sin, b cos + a sin), with cos
+    and sin of ``rotation``, each (B or 1, T, 1, head_dim)."""
+    if x.requires_grad and torch.is_grad_enabled() and all(map(native_passes.suits, (x, cos, sin))):
+        return _NativeRotation.apply(x, cos, sin)
     return torch.addcmul(x.roll(x.shape[-1] // 2, dims=-1) * sin, x, cos)
+
+
+class _NativeRotation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return native_passes.rotate(x, cos, sin, 1.0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        cos, sin = ctx.saved_tensors
+        return native_passes.rotate(grad.contiguous(), cos, sin, -1.0), None, None

@@ -1,4 +1,4 @@
-"""Compiled RMSNorm and SwiGLU against float64, and their bits with any number of threads."""
+"""Compiled RMSNorm, SwiGLU and rotations against float64, and their bits with any number of threads."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from model import native_passes as native
 from model.norm import RMSNorm
+from model.rope import rotate, rotation
 
 pytestmark = pytest.mark.skipif(native.functions() is None, reason="no g++ here")
 
@@ -36,6 +37,23 @@ def test_a_part_of_a_tensor_goes_through_the_framework():
     x = torch.randn(4, 20, requires_grad=True)[:, ::2]
     assert not native.suits(x)
     torch.testing.assert_close(RMSNorm(10, 1e-6)(x), F.rms_norm(x, (10,), torch.ones(10), 1e-6))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("shape", [(7, 2, 32), (40, 3, 10)])
+def test_rotations_equal_the_plain_ones(shape, batch):
+    """Positions of all texts alike, and of each its own."""
+    torch.manual_seed(0)
+    positions = torch.randint(0, 5000, (batch, shape[0]))
+    cos, sin = (part[:, :, None] for part in rotation(positions, torch.rand(shape[2] // 2), 1.1))
+    x, pull = torch.randn(3, *shape, requires_grad=True), torch.randn(3, *shape)
+    ours = rotate(x, cos, sin)
+    assert ours.grad_fn.name() == "_NativeRotationBackward"
+    exact = x.detach().double().requires_grad_()
+    expected = rotate(exact, cos.double(), sin.double())
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+    found, wanted = torch.autograd.grad(ours, x, pull), torch.autograd.grad(expected, exact, pull.double())
+    torch.testing.assert_close(found[0].double(), wanted[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3,), (5, 7), (40, 176)])
