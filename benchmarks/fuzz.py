@@ -20,6 +20,7 @@ import httpx
 
 PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings")
 MODES = ("positive", "negative")
+LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 def main(given: list[str] | None = None) -> int:
@@ -75,7 +76,9 @@ def fuzz(url: str, path: str, mode: str, cases: int, model: str, headers: dict[s
         if isinstance(case.body, dict):
             # what the schema allows is long or for another model, mostly: let some reach the engine
             case.body |= {"model": model} if "model" in case.body else {}
-            case.body |= {"max_tokens": 2} if isinstance(case.body.get("max_tokens"), int) else {}
+            case.body |= {name: 2 for name in LIMITS if isinstance(case.body.get(name), int)}
+            if "messages" in case.body and not any(map(case.body.get, LIMITS)):
+                case.body[LIMITS[-1]] = 2  # or random weights, which never end an answer, fill the context
         statuses[case.call(headers=headers, timeout=600).status_code] += 1
 
     send()
