@@ -17,7 +17,7 @@ COPY pyproject.toml README.md ./
 RUN pip install --constraint torch.txt ".[stack,web]"
 
 FROM python:3.11.13-slim-bookworm
-# bubblewrap isolates code that models wrote, g++ compiles the decoder that writes texts on a CPU
+# bubblewrap isolates code that models wrote, g++ compiles what trains and writes on a CPU
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap g++ && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --create-home qwenforge && install --directory --owner=qwenforge /data

@@ -20,9 +20,9 @@ PANEL, TILE = 32, 64
 
 
 def can_attend(query: Tensor) -> bool:
-    """Whether this is what ``attention.cpp`` is for, and it can be compiled here."""
+    """Whether this is what ``attention.cpp`` is for, and it can be had. torch.compile cannot look into it."""
     fits = query.device.type == "cpu" and query.dtype == torch.float32 and query.shape[-1] % PANEL == 0
-    return fits and _functions() is not None
+    return fits and not torch.compiler.is_compiling() and _functions() is not None
 
 
 def native_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -35,8 +35,9 @@ def functions() -> ctypes.CDLL | None:
 
 
 def suits(x: Tensor) -> bool:
-    """Whether ``x`` is what these functions read, and they can be had."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous() and functions() is not None
+    """Whether ``x`` is what these functions read, and they can be had. torch.compile makes passes of its own."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
+    return plain and not torch.compiler.is_compiling() and functions() is not None
 
 
 def normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
