@@ -3,12 +3,14 @@
 Published values: 2 epochs, sequence length 32,768, learning rate 7e-6 down to 7e-7, weight decay 0.1, gradient clip 1.
 """
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from components.stage import Inputs, Run, StageError, Summary, effect
 from components.training.config import TrainingConfig
+from components.training.lora import LoraConfig, adapted
 
 if TYPE_CHECKING:
     from components.sft.sequences import PackedSequences
@@ -23,6 +25,9 @@ class SFTConfig(TrainingConfig):
     batch_size: int = Field(32, ge=1, description="windows an update")
     evaluation_prompts: int = Field(64, ge=1, description="held-out prompts answered greedily before and after")
     max_new_tokens: int = Field(64, ge=1)
+    lora: LoraConfig | None = Field(
+        None, description="train low-rank adapters instead of the weights", exclude_if=operator.not_
+    )
 
 
 def fine_tune(config: SFTConfig, inputs: Inputs, run: Run) -> Summary:
@@ -50,6 +55,8 @@ def fine_tune(config: SFTConfig, inputs: Inputs, run: Run) -> Summary:
         if more in inputs:
             conversations += read_conversations(inputs[more], "sft")
     heldout = spread(read_conversations(inputs["conversations"], "heldout"), config.evaluation_prompts)
+    if config.lora and run.layout.world_size > 1:
+        raise StageError("sft.lora: adapters are trained by one process; leave out --engine deepspeed or [sft.lora]")
     if not conversations or not heldout:
         raise StageError("sft: the conversations hold no sft or no heldout split; raise their sizes")
     sequences = [tokenizer.render_chat_with_mask(c.messages, c.meta.get("tools")) for c in conversations]
@@ -99,11 +106,13 @@ def fine_tune(config: SFTConfig, inputs: Inputs, run: Run) -> Summary:
 
     loss_before, before = validation_loss(), answer_heldout()
     steps = batches * config.epochs
-    history = train(
-        model, objective, batch_at, config=config, steps=steps, run=run, name="sft", documents_at=documents_at,
-        split=lambda batch, parts: batch.split(parts), rows=min(config.batch_size, len(windows)),
-        flops_per_token=model.config.training_flops_per_token(config.sequence_length),
-    )  # fmt: skip
+    with adapted(model, config.lora, run.seed):
+        trained_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        history = train(
+            model, objective, batch_at, config=config, steps=steps, run=run, name="sft", documents_at=documents_at,
+            split=lambda batch, parts: batch.split(parts), rows=min(config.batch_size, len(windows)),
+            flops_per_token=model.config.training_flops_per_token(config.sequence_length),
+        )  # fmt: skip
     loss_after, after = validation_loss(), answer_heldout()
     facts = save_trained(run, model, tokenizer, "sft", history, config.sequence_length)
     form = paired_difference(after.format, before.format, seed=run.seed)
@@ -112,6 +121,7 @@ def fine_tune(config: SFTConfig, inputs: Inputs, run: Run) -> Summary:
         **facts,
         "examples": len(training),
         "windows": len(windows),
+        **({"trained_parameters": trained_parameters} if config.lora else {}),
         "padding_share": float((windows.document_ids < 0).float().mean()),
         "heldout": after.summary(heldout),
         "effects": [

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from components.training.config import TrainingConfig
+from components.training.muon import Muon
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -30,9 +31,8 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> "torch.optim.Op
 class MuonWithAdamW:
     """Muon on the hidden matrices, AdamW on embeddings, output matrix, norms and biases.
 
-    Muon (Jordan et al. 2024; at scale: Liu et al. 2025, arXiv 2502.16982) takes its step along the orthogonalised
-    momentum. Its update is scaled to AdamW's root mean square, so that one learning rate serves both. On pocket
-    shapes it reaches AdamW's loss with well under half the tokens (``benchmarks/optimizers.py``).
+    One learning rate serves both. On pocket shapes it reaches AdamW's loss with well under half the tokens
+    (``benchmarks/optimizers.py``).
     """
 
     def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
@@ -42,9 +42,7 @@ class MuonWithAdamW:
             if parameter.requires_grad:
                 is_hidden = parameter.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name
                 (hidden if is_hidden else rest).append(parameter)
-        muon = torch.optim.Muon(
-            hidden, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        muon = Muon(hidden, config.learning_rate, config.weight_decay)
         self.parts: list[torch.optim.Optimizer] = [muon, adamw([{"params": rest, "weight_decay": 0.0}], config)]
 
     @property

@@ -11,6 +11,8 @@ from support import make_artifact, make_run
 from components.sft.conversation_store import read_conversations, write_conversations
 from components.sft.fine_tune import SFTConfig, fine_tune
 from components.stage import StageError
+from components.training import loop
+from components.training.lora import MATRICES
 from model.checkpoint import load_model
 
 CONFIG = SFTConfig(
@@ -52,6 +54,42 @@ def test_factory_records_are_learnt_beside_the_tasks(inputs, finished, tmp_path)
     summary = fine_tune(CONFIG.model_copy(update={"epochs": 1}), more, make_run(tmp_path / "run"))
     held_out_more = finished[0]["examples"] + len(extra) - summary["examples"]
     assert 0 <= held_out_more <= 1, "one in twenty is kept for the loss"
+
+
+def test_adapters_learn_and_leave_a_whole_model(inputs, tmp_path):
+    lora = {"rank": 4, "alpha": 8}
+    config = SFTConfig.model_validate(
+        CONFIG.model_dump() | {"learning_rate": 2e-2, "lora": lora, "checkpoint_every": 10}
+    )
+    summary = fine_tune(config, inputs, make_run(tmp_path))
+    assert summary["effects"][0]["value"] < 0.99 * summary["effects"][0]["baseline"]
+    base, tuned = load_model(inputs["long"].path), load_model(tmp_path / "output")
+    before, after = base.state_dict(), tuned.state_dict()
+    assert list(after) == list(before)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.split(".")[-2] in MATRICES and name.endswith("weight")}
+    for name in changed:
+        assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 4
+    adapters = sum(4 * sum(before[name].shape) for name in changed)
+    assert summary["trained_parameters"] == adapters
+
+
+def test_a_killed_run_with_adapters_ends_the_same(inputs, tmp_path, monkeypatch):
+    config = SFTConfig.model_validate(CONFIG.model_dump() | {"lora": {"rank": 4, "dropout": 0.1}})
+    fine_tune(config, inputs, make_run(tmp_path / "whole"))
+    killed = make_run(tmp_path / "killed")
+
+    def step_or_die(self, step, *rest, real=loop._Training._step):
+        if step == 15:
+            raise KeyboardInterrupt
+        return real(self, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop._Training, "_step", step_or_die)
+        fine_tune(config, inputs, killed)
+    fine_tune(config, inputs, make_run(tmp_path / "killed"))
+    whole, resumed = (load_model(tmp_path / name / "output").state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_conversation_that_no_window_holds_is_named(inputs, tmp_path):
