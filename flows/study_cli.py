@@ -13,7 +13,7 @@ def factories(
     output: Annotated[Path, typer.Option(help="New folder for the conversations.", show_default=False)],
     set_: SetOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show ten samples, and what all records would take and cost.")
+        bool, typer.Option("--dry-run", help="Show about ten samples, and what all records would take and cost.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024; at scale: Liu et al. 2025, arXiv 2502.16982): steps along the orthogonalised momentum.
 
-The framework's own orthogonalises in bfloat16, which most CPUs can only imitate: on one with AVX2 alone that was three
-quarters of a pocket step. Here it is done in float32 on a CPU, and in bfloat16 where there are units for it.
+The framework's own orthogonalises in bfloat16, which most CPUs can only imitate: on one with AVX2 alone that was most
+of a pocket step. Here it is done in float32 on a CPU, and in bfloat16 where there are units for it.
 """
 
 import math

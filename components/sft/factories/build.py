@@ -75,15 +75,14 @@ def make_factories(config: FactoriesConfig, inputs: Inputs, run: Run) -> Summary
     With the input ``conversations`` no record comes as close to one of its held-out prompts as the contamination rule
     forbids.
     """
-    if unknown := sorted(set(config.records) - set(FACTORIES)):
-        raise StageError(f"factories.records: no factory {unknown[0]!r}; there are {', '.join(FACTORIES)}")
+    names = chosen(config)
     teacher = asked_teacher(config, run)
     heldout = _heldout_words(inputs)
     conversations: list[Conversation] = []
     tallies: dict[str, Summary] = {}
     rejected: list[dict[str, object]] = []
     with run.progress(sum(config.records.values()), "factories", unit="record") as bar:
-        for name in (name for name in FACTORIES if config.records.get(name)):
+        for name in names:
             factory = answered_by(load(name), config, teacher, run.seed)
             own = _held_out(load(name), config.held_out, run.seed)
             sources = {answered(conversation, "").source for conversation in own}
@@ -103,6 +102,13 @@ def make_factories(config: FactoriesConfig, inputs: Inputs, run: Run) -> Summary
         ],
     }
     return summary | ({"teacher": cost(config, teacher)} if teacher else {})
+
+
+def chosen(config: FactoriesConfig) -> list[str]:
+    """The factories that records are wanted of, in the order of the report; StageError for one that there is not."""
+    if unknown := sorted(set(config.records) - set(FACTORIES)):
+        raise StageError(f"factories.records: no factory {unknown[0]!r}; there are {', '.join(FACTORIES)}")
+    return [name for name in FACTORIES if config.records.get(name)]
 
 
 def asked_teacher(config: FactoriesConfig, run: Run) -> "Teacher | None":

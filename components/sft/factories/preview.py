@@ -4,25 +4,25 @@ import random
 from itertools import islice
 
 from components.sft.factories.build import (
-    FACTORIES,
     FactoriesConfig,
     answered_by,
     asked_teacher,
+    chosen,
     cost,
     load,
 )
 from components.stage import Run, Summary
 
 SHOWN = 10
-"""Samples over all factories."""
+"""Samples over all factories, about."""
 TAUGHT_PROMPTS = 8
 """Prompts of each factory that a teacher is asked."""
 
 
 def preview(config: FactoriesConfig, run: Run) -> Summary:
     """One batch of each factory, checked. A teacher's answers are kept: the whole run begins with the same ones."""
+    names = chosen(config)
     teacher = asked_teacher(config, run)
-    names = [name for name in FACTORIES if config.records.get(name)]
     samples: list[Summary] = []
     projections: dict[str, Summary] = {}
     spent: Summary = {"prompt_tokens": 0, "answer_tokens": 0, "cost": 0.0}
@@ -49,7 +49,7 @@ def preview(config: FactoriesConfig, run: Run) -> Summary:
             samples += [
                 {"factory": name, "prompt": c.messages[-1]["content"], "response": c.response,
                  "planted": c.planted, "verdict": v.reason or "accepted"}
-                for c, v in judged[: -(-SHOWN // len(names))]
+                for c, v in judged[: max(1, SHOWN // len(names))]
             ]  # fmt: skip
             bar.advance(factory=name)
     return {"samples": samples, "factories": projections, "writer": config.writer}
